@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Checks the repository:  launch/test.sh [--all] [pytest arguments]
+#
+# Lint, format, types, then the tests that need neither much time nor anything but .venv.
+# --all adds the slow ones (one needs the program shellcheck), those in a browser (they need
+# chromium) and the comparisons with PyTorch, for which it makes .venv-parity.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=setup.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+cd -- "$root"
+
+step() {
+  say "$*"
+  "$@"
+}
+
+run_parity_tests() {
+  local status=0
+  step .venv-parity/bin/python -m pytest -m parity "$@" || status=$?
+  # 5 is "nothing selected": what a selection of other tests leaves here, otherwise a failure.
+  if [[ $status -ne 0 && ! ($status -eq 5 && $# -gt 0) ]]; then
+    exit "$status"
+  fi
+}
+
+all=false
+if [[ ${1:-} == --all ]]; then
+  all=true
+  shift
+fi
+
+ensure_venv
+step .venv/bin/ruff check
+step .venv/bin/ruff format --check
+step .venv/bin/python -m mypy
+if [[ $all == true ]]; then
+  ensure_parity_venv
+  run_parity_tests "$@"
+  step .venv/bin/python -m pytest -m "not parity" "$@"
+else
+  step .venv/bin/python -m pytest "$@"
+fi
