@@ -1,0 +1,1 @@
+"""The network: embeddings, bottlenecked blocks, heads; one set of settings per published size."""

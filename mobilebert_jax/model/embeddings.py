@@ -1,0 +1,56 @@
+"""Word, position and segment embeddings, with the trigram input of the compact models.
+
+Shapes: B batch, T positions, E embedding width, D hidden width.
+Source: paper section 3.1 and Appendix on embedding factorisation ("trigram").
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.model.layers import Dense, Network, Norm, parameter, weight_init
+
+
+class Embeddings(nn.Module):
+    """Token ids to the features that the first block reads, [B, T] -> [B, T, D]."""
+
+    network: Network
+
+    @nn.compact
+    def __call__(
+        self,
+        ids_BT: jax.Array,
+        segments_BT: jax.Array,
+        mask_BT: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        config, dtype = self.network.config, self.network.dtype
+
+        def table(name: str, rows: int, axis: str, width: int, width_axis: str) -> jax.Array:
+            return parameter(self, name, weight_init(config), (rows, width), (axis, width_axis))
+
+        word_VE = table("word", config.vocab_size, "vocab", config.embedding, "embed")
+        type_D = table("type", config.type_vocab_size, "type", config.hidden, "hidden")
+        position_D = table("position", config.max_positions, "position", config.hidden, "hidden")
+        x_BTD = jnp.take(word_VE, ids_BT, axis=0)
+        if config.trigram:
+            if config.trigram_masks_padding:
+                x_BTD = x_BTD * mask_BT[..., None]
+            x_BTD = Dense(config, config.hidden, ("embed", "hidden"), dtype, name="projection")(
+                trigram(x_BTD)
+            )
+        x_BTD = x_BTD + jnp.take(type_D, segments_BT, axis=0)
+        x_BTD = x_BTD + position_D[: ids_BT.shape[1]]
+        x_BTD = Norm(config.norm, "hidden", dtype, name="norm")(x_BTD)
+        return nn.Dropout(config.hidden_dropout)(x_BTD, deterministic=deterministic)
+
+
+def trigram(x_BTE: jax.Array) -> jax.Array:
+    """Returns the embeddings of the next, current and previous token side by side, [B, T, 3E].
+
+    Beyond either end of the sequence there are zeros.
+    """
+    following = jnp.pad(x_BTE[:, 1:], ((0, 0), (0, 1), (0, 0)))
+    preceding = jnp.pad(x_BTE[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    return jnp.concatenate([following, x_BTE, preceding], axis=-1)

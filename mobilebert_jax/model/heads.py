@@ -1,0 +1,68 @@
+"""Pooler and the two pretraining heads, computed in float32.
+
+Shapes: B batch, T positions, P predicted positions, D hidden, E embedding width, V vocabulary.
+Source: paper section 3.1 (embedding factorisation); BERT (Devlin et al., 2019), section 3.1.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.model.layers import ACTIVATIONS, Dense, Norm, parameter, weight_init
+from mobilebert_jax.model.sizes import ModelConfig
+
+
+class Pooler(nn.Module):
+    """Dense + tanh on the first position, [B, D] -> [B, D]; only in networks that have one."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, first_BD: jax.Array) -> jax.Array:
+        return jnp.tanh(
+            Dense(self.config, self.config.hidden, ("hidden", "pooled"), name="dense")(first_BD)
+        )
+
+
+class MaskedLM(nn.Module):
+    """Vocabulary logits [B, P, V] at gathered features [B, P, D].
+
+    The output matrix is the word table [V, E] continued by its own [V, D - E] columns, so that a
+    narrow word table still meets features of full width.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, features_BPD: jax.Array, word_VE: jax.Array) -> jax.Array:
+        config = self.config
+        x = Dense(config, config.hidden, ("hidden", "transform"), name="transform")(features_BPD)
+        x = Norm("layer_norm", "transform", name="norm")(ACTIVATIONS[config.activation](x))
+        bias_V = parameter(self, "bias", nn.initializers.zeros, (config.vocab_size,), ("vocab",))
+        logits_BPV = x[..., : config.embedding] @ word_VE.T + bias_V
+        if config.hidden > config.embedding:
+            extra_VX = parameter(
+                self,
+                "extra",
+                weight_init(config),
+                (config.vocab_size, config.hidden - config.embedding),
+                ("vocab", "transform"),
+            )
+            logits_BPV = logits_BPV + x[..., config.embedding :] @ extra_VX.T
+        return logits_BPV
+
+
+class NextSentence(nn.Module):
+    """Two logits from the pooled output [B, D]: class 0 is the real next segment."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, pooled_BD: jax.Array) -> jax.Array:
+        return Dense(self.config, 2, ("hidden", "classes"), name="dense")(pooled_BD)
+
+
+def gather_positions(features_BTD: jax.Array, positions_BP: jax.Array) -> jax.Array:
+    """Returns the float32 features at `positions_BP`, [B, P, D]."""
+    gathered = jnp.take_along_axis(features_BTD, positions_BP[..., None], axis=1)
+    return gathered.astype(jnp.float32)

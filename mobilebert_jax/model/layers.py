@@ -1,0 +1,98 @@
+"""The pieces every block is made of: dense layers, the two norms, the activations.
+
+Every parameter carries logical axis names, which `partition/rules.py` maps to the device mesh:
+  vocab, embed (word table), hidden (between blocks), bottleneck (inside a block), heads (projected
+  queries, keys, values), intermediate (inside a feed-forward network), position, type, classes.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.model.sizes import ModelConfig
+
+LAYER_NORM_EPSILON = 1e-12
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model's settings together with how to compute it."""
+
+    config: ModelConfig
+    dtype: str = "float32"
+    """Type of matrix products inside blocks; norms, softmax and heads are always float32."""
+    remat: str = "none"
+
+
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: nn.initializers.Initializer,
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+) -> jax.Array:
+    """Declares a float32 parameter of `module` whose axes bear the logical names `axes`."""
+    return typing.cast(
+        jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    )
+
+
+def weight_init(config: ModelConfig) -> nn.initializers.Initializer:
+    """Returns BERT's initialiser of weights, a normal cut at two standard deviations."""
+    return nn.initializers.truncated_normal(config.initializer_range)
+
+
+class Dense(nn.Module):
+    """Affine map of the last axis, [..., in] -> [..., out], computed in `dtype`."""
+
+    config: ModelConfig
+    features: int
+    axes: tuple[str, str]
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        kernel = parameter(self, "kernel", weight_init(self.config), shape, self.axes)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class Norm(nn.Module):
+    """LayerNorm (statistics over the last axis) or NoNorm (scale and shift only), in float32.
+
+    Source: paper section 3.3, "operational optimizations", and equation 2.
+    """
+
+    kind: str
+    axis: str
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width, axes = (x.shape[-1],), (self.axis,)
+        scale = parameter(self, "scale", nn.initializers.ones, width, axes)
+        shift = parameter(self, "shift", nn.initializers.zeros, width, axes)
+        x = x.astype(jnp.float32)
+        if self.kind == "layer_norm":
+            x = normalize(x)
+        return (x * scale + shift).astype(self.dtype)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Returns `x` with mean 0 and population variance 1 along its last axis, in float32."""
+    x = x.astype(jnp.float32)
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)

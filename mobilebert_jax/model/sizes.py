@@ -1,0 +1,228 @@
+"""The sizes of the family: one set of settings describes every network of the paper.
+
+IB-BERT_LARGE, MobileBERT, MobileBERT_TINY, BERT_BASE and BERT_LARGE are values of `ModelConfig`,
+not classes of their own. Parameter and FLOP counts are computed here from the settings alone, so
+that a plan can be printed without building a network (this file must not import jax).
+
+Source: MobileBERT (Sun et al., ACL 2020), Table 1 and section 3; the authors' model configurations.
+"""
+
+import dataclasses
+from typing import Literal
+
+Activation = Literal["gelu_tanh", "gelu", "relu", "relu6"]
+Norm = Literal["layer_norm", "no_norm"]
+QueryKeySource = Literal["block_input", "shared_bottleneck", "bottleneck_input"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Settings of one network; the defaults are the released MobileBERT student."""
+
+    vocab_size: int = 0
+    """Rows of the word table; 0 takes the size of the tokenizer."""
+    type_vocab_size: int = 2
+    max_positions: int = 512
+    hidden: int = 512
+    """Width of the features that pass between blocks."""
+    bottleneck: int = 128
+    """Width inside a block; equal to `hidden` in a network without bottlenecks."""
+    embedding: int = 128
+    """Width of the word table."""
+    intermediate: int = 512
+    """Inner width of a feed-forward network."""
+    layers: int = 24
+    heads: int = 4
+    feedforwards: int = 4
+    """Feed-forward networks stacked in one block."""
+    activation: Activation = "relu"
+    norm: Norm = "no_norm"
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.1
+    trigram: bool = True
+    """Embed each position from the words next to it as well, and project to `hidden`."""
+    trigram_masks_padding: bool = True
+    """Keep the embedding of padding out of the trigram of the last word. Published weights were
+    trained without this."""
+    bottlenecks: bool = True
+    query_key: QueryKeySource = "shared_bottleneck"
+    """What queries and keys read: the block's input (teacher, and the student of the paper's
+    tables), a bottleneck that both share (released student), or the block's own bottleneck, which
+    then feeds the values too (TINY)."""
+    pooler: bool = False
+    """Pass the first position through dense + tanh before classification."""
+    initializer_range: float = 0.02
+
+
+IB_BERT_LARGE = ModelConfig(
+    vocab_size=30522,
+    hidden=512,
+    bottleneck=1024,
+    intermediate=4096,
+    heads=4,
+    feedforwards=1,
+    activation="gelu_tanh",
+    norm="layer_norm",
+    hidden_dropout=0.1,
+    query_key="block_input",
+    pooler=True,
+)
+MOBILEBERT = ModelConfig(vocab_size=30522)
+MOBILEBERT_PAPER_FORM = dataclasses.replace(MOBILEBERT, query_key="block_input")
+MOBILEBERT_TINY = dataclasses.replace(MOBILEBERT, feedforwards=2, query_key="bottleneck_input")
+MOBILEBERT_WITHOUT_OPT = dataclasses.replace(MOBILEBERT, norm="layer_norm", activation="gelu_tanh")
+MOBILEBERT_RELU6 = dataclasses.replace(MOBILEBERT, activation="relu6")
+BERT_BASE = ModelConfig(
+    vocab_size=30522,
+    hidden=768,
+    bottleneck=768,
+    embedding=768,
+    intermediate=3072,
+    layers=12,
+    heads=12,
+    feedforwards=1,
+    activation="gelu_tanh",
+    norm="layer_norm",
+    hidden_dropout=0.1,
+    trigram=False,
+    bottlenecks=False,
+    query_key="block_input",
+    pooler=True,
+)
+BERT_LARGE = dataclasses.replace(
+    BERT_BASE,
+    hidden=1024,
+    bottleneck=1024,
+    embedding=1024,
+    intermediate=4096,
+    layers=24,
+    heads=16,
+)
+
+PUBLISHED = {
+    "ib_bert_large": IB_BERT_LARGE,
+    "mobilebert": MOBILEBERT,
+    "mobilebert_paper_form": MOBILEBERT_PAPER_FORM,
+    "mobilebert_tiny": MOBILEBERT_TINY,
+    "mobilebert_without_opt": MOBILEBERT_WITHOUT_OPT,
+    "mobilebert_relu6": MOBILEBERT_RELU6,
+    "bert_base": BERT_BASE,
+    "bert_large": BERT_LARGE,
+}
+
+
+_POSITIVE = (
+    "type_vocab_size",
+    "max_positions",
+    "hidden",
+    "bottleneck",
+    "embedding",
+    "intermediate",
+    "layers",
+    "heads",
+    "feedforwards",
+)
+
+
+def problems(config: ModelConfig) -> list[str]:
+    """Returns one sentence for each setting that contradicts another, naming what is allowed."""
+    found = [
+        f"{name}={getattr(config, name)} must be at least 1"
+        for name in _POSITIVE
+        if getattr(config, name) < 1
+    ]
+    if found:
+        return found
+    if config.bottleneck % config.heads:
+        divisors = [h for h in range(1, config.bottleneck + 1) if config.bottleneck % h == 0]
+        found.append(
+            f"heads={config.heads} does not divide bottleneck={config.bottleneck}; "
+            f"nearest that does: {min(divisors, key=lambda h: abs(h - config.heads))}"
+        )
+    if not config.bottlenecks and config.bottleneck != config.hidden:
+        found.append(
+            f"bottlenecks=False needs bottleneck equal to hidden={config.hidden}, "
+            f"not {config.bottleneck}"
+        )
+    if not config.bottlenecks and config.query_key != "block_input":
+        found.append(
+            f"query_key={config.query_key!r} needs bottlenecks=True; without bottlenecks queries "
+            "and keys can only read 'block_input'"
+        )
+    if not config.trigram and config.embedding != config.hidden:
+        found.append(
+            f"trigram=False needs embedding equal to hidden={config.hidden}, not {config.embedding}"
+        )
+    if config.embedding > config.hidden:
+        found.append(f"embedding={config.embedding} is wider than hidden={config.hidden}")
+    for name in ("hidden_dropout", "attention_dropout"):
+        if not 0.0 <= getattr(config, name) < 1.0:
+            found.append(f"{name}={getattr(config, name)} must lie in [0, 1)")
+    return found
+
+
+def _query_key_width(config: ModelConfig) -> int:
+    return config.hidden if config.query_key == "block_input" else config.bottleneck
+
+
+def _value_width(config: ModelConfig) -> int:
+    return config.bottleneck if config.query_key == "bottleneck_input" else config.hidden
+
+
+def block_parameters(config: ModelConfig) -> int:
+    """Number of parameters of one block (paper Table 1): weights, biases, norms."""
+    h, b, i = config.hidden, config.bottleneck, config.intermediate
+
+    def dense_and_norm(d_in: int, d_out: int) -> int:
+        return d_in * d_out + 3 * d_out
+
+    total = 2 * (_query_key_width(config) * b + b) + _value_width(config) * b + b
+    total += dense_and_norm(b, b)
+    total += config.feedforwards * (b * i + i + dense_and_norm(i, b))
+    if config.bottlenecks:
+        total += dense_and_norm(h, b) + dense_and_norm(b, h)
+    if config.query_key == "shared_bottleneck":
+        total += dense_and_norm(h, b)
+    return total
+
+
+def embedding_parameters(config: ModelConfig) -> int:
+    """Number of parameters of the embedding block, its norm included."""
+    total = config.vocab_size * config.embedding
+    total += (config.type_vocab_size + config.max_positions) * config.hidden + 2 * config.hidden
+    if config.trigram:
+        total += 3 * config.embedding * config.hidden + config.hidden
+    return total
+
+
+def encoder_parameters(config: ModelConfig) -> int:
+    """Number of parameters without heads; the pooler counts when the network has one."""
+    pooler = config.hidden * config.hidden + config.hidden if config.pooler else 0
+    return embedding_parameters(config) + config.layers * block_parameters(config) + pooler
+
+
+def pretraining_parameters(config: ModelConfig) -> int:
+    """Number of parameters with the masked-LM and next-sentence heads (word table counted once)."""
+    h = config.hidden
+    masked_lm = h * h + h + 2 * h + config.vocab_size * (1 + h - config.embedding)
+    return encoder_parameters(config) + masked_lm + 2 * h + 2
+
+
+def forward_flops(config: ModelConfig, length: int, *, layers: int | None = None) -> int:
+    """FLOPs of one sequence's forward pass through the encoder, 2 per multiply-add.
+
+    Matrix products only, heads excluded, as the paper counts. `layers` counts that many blocks
+    instead of all; the trigram projection is included where there is one.
+    """
+    h, b, i = config.hidden, config.bottleneck, config.intermediate
+    per_token = 2 * _query_key_width(config) * b + _value_width(config) * b + b * b
+    per_token += 2 * length * b
+    per_token += config.feedforwards * 2 * b * i
+    if config.bottlenecks:
+        per_token += 2 * h * b
+    if config.query_key == "shared_bottleneck":
+        per_token += h * b
+    total = (config.layers if layers is None else layers) * per_token
+    if config.trigram:
+        total += 3 * config.embedding * h
+    return 2 * length * total
