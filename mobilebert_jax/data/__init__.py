@@ -1,0 +1,1 @@
+"""From text to batches: documents, sentences, tokens, records, pretraining examples, the feed."""

@@ -1,0 +1,244 @@
+"""Sources of documents: what the setting `data.source` means, and how it is read in parallel.
+
+A source is planned into shards, each a piece of work that any process can read on its own. A
+document is a tuple of lines, each a sentence or a paragraph.
+"""
+
+import dataclasses
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mobilebert_jax.config import InputError, nearest
+from mobilebert_jax.data import python_docs, text_files, tfds_source
+from mobilebert_jax.data.text_files import Part
+
+KINDS = ("python_docs", "text", "wikiextractor", "jsonl", "tfds")
+_FIELD_KINDS = ("jsonl", "tfds")
+_DEFAULT_FIELD = "text"
+_TERM = re.compile(r"(?:([-+]?\d\S*)\s+)?([^:]+)(?::(.*))?$", re.S)
+# Parsing Python takes fifty times as long as reading text, so its shards are made of less.
+_MODULE_SHARD_BYTES = 8 << 20
+_COMPRESSION = 4  # text is about this much larger than its compressed file
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One term of `data.source`; `weight` is its share of examples, relative to the others."""
+
+    weight: float
+    kind: str
+    pattern: str = ""
+    field: str = _DEFAULT_FIELD
+
+    @property
+    def label(self) -> str:
+        """The term without its weight, for messages and manifests."""
+        field = f"#{self.field}" if self.field != _DEFAULT_FIELD else ""
+        return f"{self.kind}:{self.pattern}{field}" if self.pattern else self.kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A piece of work: some documents of a source, in a fixed order."""
+
+    source: Source
+    parts: tuple[Part, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the piece: the same whenever the same bytes would be read."""
+        parts = [[p.name, p.size, p.start, p.stop] for p in self.parts]
+        return hashlib.sha256(json.dumps([self.source.label, parts]).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """The lines of one document and where they stood: `file:line`, a module or a record."""
+
+    lines: tuple[str, ...]
+    origin: str
+
+
+def parse_sources(spec: str) -> tuple[Source, ...]:
+    """Returns the terms of `data.source`, such as `0.7 text:wiki/*.txt + 0.3 python_docs`.
+
+    Looks at the text alone, not at files. Raises InputError naming the term that is wrong.
+    """
+    return tuple(_parse_term(term.strip(), spec) for term in re.split(r"\s\+\s", f" {spec} "))
+
+
+def fingerprint(source: Source, cache: Path | None = None) -> dict[str, Any]:
+    """Returns the identity of the source's content, to be written as JSON.
+
+    Files are hashed whole; `cache`, a JSON file that is made if missing, keeps the hashes by path,
+    size and modification time, so that a second start on a large corpus is instant. Raises
+    InputError if there is nothing to read.
+    """
+    if source.kind == "python_docs":
+        return {"source": source.label, **python_docs.fingerprint()}
+    if source.kind == "tfds":
+        return {"source": source.label, **tfds_source.fingerprint(source.pattern)}
+    hashes = _read_cache(cache)
+    files = []
+    for path, name in _files(source):
+        status = os.stat(path)
+        known = hashes.get(os.path.abspath(path))
+        if not known or known[:2] != [status.st_size, status.st_mtime_ns]:
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            known = [status.st_size, status.st_mtime_ns, digest]
+            hashes[os.path.abspath(path)] = known
+        files.append([name, status.st_size, known[2]])
+    if cache:
+        _write_cache(cache, hashes)
+    return {"source": source.label, "files": files}
+
+
+def plan_shards(source: Source, shard_bytes: int) -> list[Shard]:
+    """Returns the shards of `source`, each about `shard_bytes` of text where it can be cut.
+
+    Plain text is cut at blank lines, other files stay whole, small files go together. The shards of
+    `python_docs` mix the packages: any leading part of them is a sample of them all. Raises
+    InputError if there is nothing to read.
+    """
+    if source.kind == "tfds":
+        name, records, size = tfds_source.size(source.pattern)
+        step = max(1, shard_bytes * records // max(size, 1))
+        parts = [
+            Part("", name, records, start, min(start + step, records))
+            for start in range(0, records, step)
+        ]
+        return [Shard(source, (part,)) for part in parts]
+    if source.kind == "python_docs":
+        modules = [Part(path, name, size, 0, size) for name, path, size in python_docs.modules()]
+        return _grouped(source, modules, min(shard_bytes, _MODULE_SHARD_BYTES))
+    if source.kind == "text":
+        parts = [
+            p for path, name in _files(source) for p in text_files.cut(path, name, shard_bytes)
+        ]
+    else:
+        parts = [text_files.whole(path, name) for path, name in _files(source)]
+    return _grouped(source, parts, shard_bytes)
+
+
+def read(shard: Shard) -> Iterator[Document]:
+    """Yields the documents of `shard` as a stream.
+
+    Raises InputError, naming the place, for text that cannot be read and for a file that has gone
+    or changed since the shard was planned.
+    """
+    source = shard.source
+    for part in shard.parts:
+        if source.kind == "python_docs":
+            text_files.check_unchanged(part)
+            found: Iterable[tuple[str, tuple[str, ...]]] = python_docs.documents(
+                part.name, part.path
+            )
+        elif source.kind == "tfds":
+            found = tfds_source.documents(source.pattern, source.field, part.start, part.stop)
+        else:
+            numbered = text_files.documents(source.kind, source.field, part)
+            found = ((f"{part.path}:{line}", lines) for line, lines in numbered)
+        for origin, lines in found:
+            yield Document(lines, origin)
+
+
+def _parse_term(term: str, spec: str) -> Source:
+    match = _TERM.match(term)
+    if not match:
+        raise InputError(
+            f"data.source={spec!r} has an empty term; write KIND:PATTERN + KIND:PATTERN"
+        )
+    weight_text, kind, pattern = match.group(1) or "1", match.group(2).strip(), match.group(3) or ""
+    try:
+        weight = float(weight_text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise InputError(
+            f"data.source: weight {weight_text!r} of {term!r} must be a number above 0"
+        )
+    if kind not in KINDS:
+        raise InputError(
+            f"data.source: there is no kind {kind!r} (in {term!r}); kinds are {', '.join(KINDS)}; "
+            f"the nearest is {nearest(kind, KINDS)!r}"
+        )
+    field = _DEFAULT_FIELD
+    if kind in _FIELD_KINDS and "#" in pattern:
+        pattern, field = pattern.rsplit("#", 1)
+    if kind == "python_docs" and match.group(3) is not None:
+        raise InputError(f"data.source: python_docs takes nothing after it, but {term!r} was given")
+    if kind != "python_docs" and not (pattern and field):
+        wanted = {"tfds": "tfds:NAME[#FIELD]", "jsonl": "jsonl:GLOB[#FIELD]"}
+        raise InputError(
+            f"data.source: {term!r} is incomplete; write {wanted.get(kind, kind + ':GLOB')}"
+        )
+    return Source(weight, kind, pattern, field)
+
+
+def _grouped(source: Source, parts: list[Part], shard_bytes: int) -> list[Shard]:
+    """Shards of consecutive parts, each as many as stay within `shard_bytes`, at least one."""
+    shards: list[Shard] = []
+    held: list[Part] = []
+    size = 0
+    for part in parts:
+        weight = part.stop - part.start
+        if part.path.endswith((".gz", ".zst")):
+            weight *= _COMPRESSION
+        if held and size + weight > shard_bytes:
+            shards.append(Shard(source, tuple(held)))
+            held, size = [], 0
+        held.append(part)
+        size += weight
+    return [*shards, Shard(source, tuple(held))] if held else shards
+
+
+def _root(pattern: str) -> str:
+    """The folders of `pattern` before its first wildcard; for a plain path the file's folder."""
+    folders = pattern.split("/")[:-1]
+    plain = next((i for i, name in enumerate(folders) if glob.has_magic(name)), len(folders))
+    return "/".join(folders[:plain]) or ("/" if pattern.startswith("/") else ".")
+
+
+def _files(source: Source) -> list[tuple[str, str]]:
+    """`(path, name)` of the files that the pattern matches, sorted by name."""
+    pattern = os.path.expanduser(source.pattern)
+    root = _root(pattern)
+    paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    if paths:
+        named = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+        return [(named[name], name) for name in sorted(named)]
+    message = f"{source.label} matches no file"
+    while not os.path.isdir(root):
+        message = f"{message}: there is no folder {root}"
+        root = os.path.dirname(root) or "."
+    names = sorted(os.listdir(root))
+    if names:
+        like = nearest(os.path.relpath(pattern, root), names)
+        message = f"{message}; the nearest in {os.path.abspath(root)} is {like!r}"
+    else:
+        message = f"{message}; {os.path.abspath(root)} is empty"
+    raise InputError(message)
+
+
+def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
+    if cache is None or not cache.exists():
+        return {}
+    try:
+        return json.loads(cache.read_text())
+    except ValueError:
+        return {}  # cut off by a crash: nothing is lost but the time to hash again
+
+
+def _write_cache(cache: Path, hashes: dict[str, list[Any]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(hashes))
+    os.replace(partial, cache)

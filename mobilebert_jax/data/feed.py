@@ -1,0 +1,158 @@
+"""From a step number to the batch of that step: shuffled, repeated and mixed, with no state.
+
+Row r of the batch of step t is position t * batch_size + r of one endless stream, whatever the
+number of hosts: a host asks for its own rows of the global batch. A resumed run needs the step
+number and nothing else.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilebert_jax import config
+from mobilebert_jax.data import pretraining
+from mobilebert_jax.data.pretraining import Documents, Key, Vocabulary
+
+Batch = dict[str, NDArray]
+
+_MOST_EXAMPLES = 2**32 - 1
+"""Grain shuffles 32-bit indices."""
+
+
+class Feed:
+    """Batches by step: `feed[step]` is a pure function of the arguments given here and of `step`.
+
+    Every array of a batch has the leading axis `rows` (all of the global batch by default); the
+    arrays are those of `pretraining.pretraining_example`. Each source is shuffled anew every epoch,
+    and the sources are mixed by their weights. Raises InputError for rows outside of the batch and
+    for documents that no pairs can be made of.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Documents],
+        vocabulary: Vocabulary,
+        data: config.Data,
+        *,
+        batch_size: int,
+        seed: int,
+        rows: slice | None = None,
+    ) -> None:
+        self._batch_size = batch_size
+        self._rows = _checked_rows(rows, batch_size)
+        self.epoch_sizes: list[int] = []
+        """Examples in an epoch of each source."""
+        self.waited_s = 0.0
+        """Seconds that consumers of `iterate` have waited for a batch."""
+        streams = []
+        for number, source in enumerate(documents):
+            _check_documents(source, number)
+            starts = pretraining.example_starts(source.token_counts, data.length)
+            self.epoch_sizes.append(_checked_epoch_size(int(starts[-1]), number))
+            order = grain.MapDataset.range(self.epoch_sizes[-1])
+            order = order.shuffle(seed=_shuffle_seed(seed, number)).repeat()
+            make = _example_maker(source, starts, vocabulary, data, seed, number)
+            streams.append(order.map_with_index(make))
+        if not streams:
+            raise config.InputError("there are no documents to make examples of")
+        weights = [source.weight for source in documents]
+        self._stream = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, weights)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Returns this host's rows of the global batch of `step`; raises IndexError below 0."""
+        if step < 0:
+            raise IndexError(f"step {step} is below 0")
+        first = step * self._batch_size
+        examples = [self._stream[first + row] for row in self._rows]
+        return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+
+    def iterate(self, start: int, stop: int, prefetch: int) -> Iterator[Batch]:
+        """Yields the batches of steps `start` to `stop` - 1, with up to `prefetch` more made ahead.
+
+        They are made in one background thread, which ends with the iterator. An error there is
+        raised here, at the step that it belongs to. Raises ValueError unless `prefetch` >= 1.
+        """
+        if prefetch < 1:
+            raise ValueError(f"prefetch={prefetch} must be at least 1")
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+            try:
+                for step in range(start, stop):
+                    while len(ahead) < min(prefetch + 1, stop - step):
+                        ahead.append(thread.submit(self.__getitem__, step + len(ahead)))
+                    began = time.perf_counter()
+                    batch = ahead.popleft().result()
+                    self.waited_s += time.perf_counter() - began
+                    yield batch
+            finally:
+                thread.shutdown(cancel_futures=True)
+
+
+def _checked_rows(rows: slice | None, batch_size: int) -> range:
+    if batch_size < 1:
+        raise config.InputError(f"batch_size={batch_size} must be at least 1")
+    if rows is None:
+        return range(batch_size)
+    selected = range(batch_size)[rows]
+    if not selected or (rows.stop or 0) > batch_size:
+        raise config.InputError(f"{rows} selects no rows, or more than there are, of {batch_size}")
+    return selected
+
+
+def _check_documents(documents: Documents, number: int) -> None:
+    """An unusable source would otherwise fail hours later, at the first example that meets it."""
+    if len(documents) < 2:
+        raise config.InputError(
+            f"source {number} has {len(documents)} document(s); at least 2 are needed, because "
+            "next-sentence prediction takes a random second segment from another document"
+        )
+    if len(documents.token_counts) != len(documents) or documents.token_counts.min() < 1:
+        raise config.InputError(
+            f"source {number} counts the tokens of {len(documents.token_counts)} documents, the "
+            f"fewest {documents.token_counts.min()}; it must count at least 1 for each of its "
+            f"{len(documents)} documents: prepare the records again"
+        )
+    if not documents.weight > 0:
+        raise config.InputError(
+            f"source {number} has weight {documents.weight}; it must be above 0"
+        )
+
+
+def _checked_epoch_size(size: int, number: int) -> int:
+    if size > _MOST_EXAMPLES:
+        raise config.InputError(
+            f"source {number} has {size} examples in an epoch; at most {_MOST_EXAMPLES} can be "
+            "shuffled: give the files in several sources"
+        )
+    return size
+
+
+def _shuffle_seed(seed: int, source: int) -> int:
+    # Grain shuffles epoch e with seed + e: neighbouring seeds would repeat each other's epochs.
+    digest = hashlib.blake2b(f"{seed}/{source}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _example_maker(
+    documents: Documents,
+    starts: NDArray[np.int64],
+    vocabulary: Vocabulary,
+    data: config.Data,
+    seed: int,
+    source: int,
+) -> Callable[[int, int], Batch]:
+    epoch_size = int(starts[-1])
+
+    def make(position: int, index: int) -> Batch:
+        key = Key(seed, source, epoch=position // epoch_size)
+        return pretraining.pretraining_example(
+            documents, starts, index, key=key, data=data, vocabulary=vocabulary
+        )
+
+    return make

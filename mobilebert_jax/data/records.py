@@ -1,0 +1,270 @@
+"""From a source of text to tokenised documents on disk: planned, tokenised in parallel, resumable.
+
+Layout of a prepared folder, `manifest.json` being written last of all:
+
+    manifest.json                       what it was made from, counts, digests, versions
+    tokenizer/                          the vocabulary and its settings
+    source_00/                          a TFDS dataset (see dataset.py), one folder a source
+    source_00/partial/                  finished units of an unfinished preparation
+
+How text is divided into units depends on the text and the settings, never on the number of
+workers, and a unit's files on its text alone; so the bytes are the same however many processes
+there are and however often they were killed.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilebert_jax import config
+from mobilebert_jax.config import InputError
+from mobilebert_jax.data import atomic, corpus, shards, units
+from mobilebert_jax.data import tokenizer as tokenizers
+from mobilebert_jax.data.dataset import Documents
+from mobilebert_jax.data.tokenizer import Tokenizer
+from mobilebert_jax.data.units import Unit
+from mobilebert_jax.data.workers import Progress, Workers, started
+
+FORMAT = 1
+"""Raised whenever the same text would be stored in another way."""
+_PACKAGES = ("array-record", "numpy", "sentencepiece", "tensorflow-datasets", "tokenizers")
+
+
+def prepare(
+    data: config.Data,
+    tokenizer: config.Tokenizer,
+    directory: Path,
+    workers: int,
+    progress: Progress,
+    cache: Path,
+) -> dict[str, Any]:
+    """Makes the tokenizer and the records of `data.source` in `directory`; returns the manifest.
+
+    Does nothing if they are there and what they were made from is unchanged; continues where a
+    killed call stopped; makes anew what another source or other settings would give. `workers`
+    processes share the work, 0 taking one a core. `progress` is told (phase, done, total), phase
+    being "reading", "training tokenizer" or "tokenizing". `cache` is a file that remembers the
+    digests of large inputs. Raises InputError for a source that cannot be read, a split that would
+    be empty, and a full disk.
+    """
+    directory = Path(directory)
+    sources = corpus.parse_sources(data.source)
+    prints = [corpus.fingerprint(source, cache) for source in sources]
+    key = _key(data, tokenizer, sources, prints)
+    manifest = atomic.read_json(directory / "manifest.json")
+    if manifest is None or manifest["key"] != key:
+        with _disk_full_reported(directory), started(workers, progress) as pool:
+            (directory / "manifest.json").unlink(missing_ok=True)
+            units = _plan(data, sources, prints, directory)
+            made = _make_tokenizer(tokenizer, units, sources, directory, pool)
+            reports = _tokenize(units, made, directory, pool)
+            totals = [
+                shards.finish(_source_folder(directory, i), source, source_reports)
+                for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
+            ]
+            manifest = _manifest(key, sources, prints, made, totals, reports)
+            atomic.write_json(directory / "manifest.json", manifest)
+    for folder in directory.glob("source_*"):
+        shutil.rmtree(folder / "partial", ignore_errors=True)
+    return manifest
+
+
+def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tuple[Documents, ...]:
+    """Opens a prepared folder, one `Documents` a source.
+
+    Raises InputError if its preparation has not finished.
+    """
+    manifest = _finished(Path(directory))
+    return tuple(
+        Documents(_source_folder(Path(directory), i), split, source["weight"])
+        for i, source in enumerate(manifest["sources"])
+    )
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Loads the tokenizer of a prepared folder; raises InputError if it is not finished."""
+    _finished(Path(directory))
+    return tokenizers.load(Path(directory) / "tokenizer", config.Tokenizer())
+
+
+def _plan(
+    data: config.Data,
+    sources: tuple[corpus.Source, ...],
+    prints: list[dict[str, Any]],
+    directory: Path,
+) -> list[list[Unit]]:
+    """Returns the units of each source; their tokenizer is not known yet."""
+    plan = []
+    for i, (source, fingerprint) in enumerate(zip(sources, prints, strict=True)):
+        folder = _source_folder(directory, i) / "partial"
+        made = units.plan(source, data.held_out, folder, data.max_megabytes * 10**6)
+        about = [FORMAT, fingerprint, data.held_out]
+        plan.append(
+            [
+                dataclasses.replace(u, key=shards.digest([*about, u.shard.digest, u.text_bytes]))
+                for u in made
+            ]
+        )
+    return plan
+
+
+def _make_tokenizer(
+    settings: config.Tokenizer,
+    plan: list[list[Unit]],
+    sources: tuple[corpus.Source, ...],
+    directory: Path,
+    pool: Workers,
+) -> Tokenizer:
+    """Loads the tokenizer of `settings.path`, or trains one on a sample of every unit's text."""
+    folder = directory / "tokenizer"
+    if settings.path:
+        loaded = tokenizers.load(settings.path, settings)
+        shutil.rmtree(folder, ignore_errors=True)
+        loaded.save(folder)
+        return loaded
+    total = settings.train_megabytes * 10**6 / sum(source.weight for source in sources)
+    sample = [
+        unit
+        for source, source_units in zip(sources, plan, strict=True)
+        for unit in units.limited(source_units, max(1, int(total * source.weight)))
+    ]
+    key = shards.digest(
+        [FORMAT, dataclasses.asdict(settings), [(u.key, u.text_bytes) for u in sample]]
+    )
+    made_from = atomic.read_json(folder / "made_from.json")
+    if made_from is None or made_from["key"] != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        texts = pool.map(shards.sample, sample, "reading")
+        pool.progress("training tokenizer", 0, 1)
+        tokenizers.train((line for text in texts for line in text), settings, folder)
+        atomic.write_json(folder / "made_from.json", {"key": key})
+        pool.progress("training tokenizer", 1, 1)
+    return tokenizers.load(folder, settings)
+
+
+def _tokenize(
+    plan: list[list[Unit]], made: Tokenizer, directory: Path, pool: Workers
+) -> list[list[dict[str, Any]]]:
+    """Runs the units that are not finished; returns what every unit reports, source by source."""
+    folder = os.fspath(directory / "tokenizer")
+    plan = [
+        [
+            dataclasses.replace(
+                unit,
+                tokenizer=folder,
+                tokenizer_digest=made.digest,
+                key=shards.digest([unit.key, made.digest]),
+            )
+            for unit in source_units
+        ]
+        for source_units in plan
+    ]
+    wanted = [_source_folder(directory, i) for i in range(len(plan))]
+    for stale in set(directory.glob("source_*")) - set(wanted):
+        shutil.rmtree(stale)
+    for source_folder, source_units in zip(wanted, plan, strict=True):
+        _begin_source(source_folder, shards.digest([unit.key for unit in source_units]))
+    reports = {
+        unit: atomic.read_json(shards.report_path(unit.folder, unit.number))
+        for source_units in plan
+        for unit in source_units
+    }
+    missing = [unit for unit, report in reports.items() if report is None]
+    finished = len(reports) - len(missing)
+    made_now = pool.map(shards.write, missing, "tokenizing", finished)
+    reports.update(zip(missing, made_now, strict=True))
+    return [[reports[unit] or {} for unit in source_units] for source_units in plan]
+
+
+def _begin_source(folder: Path, key: str) -> None:
+    """Empties the folder of a source unless it holds a part of the work called `key`."""
+    partial = folder / "partial"
+    found = atomic.read_json(partial / "work.json")
+    if found is None or found["key"] != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True)
+        atomic.write_json(partial / "work.json", {"key": key})
+    for leftover in partial.glob(f"*{atomic.SUFFIX}"):
+        leftover.unlink()
+
+
+def _manifest(
+    key: str,
+    sources: tuple[corpus.Source, ...],
+    prints: list[dict[str, Any]],
+    made: Tokenizer,
+    totals: list[dict[str, dict[str, Any]]],
+    reports: list[list[dict[str, Any]]],
+) -> dict[str, Any]:
+    content = {
+        "format": FORMAT,
+        "tokenizer": {"kind": made.kind, "size": made.size, "digest": made.digest},
+        "sources": [
+            {
+                "label": source.label,
+                "weight": source.weight,
+                "empty_documents": sum(report["empty_documents"] for report in source_reports),
+                "splits": splits,
+            }
+            for source, splits, source_reports in zip(sources, totals, reports, strict=True)
+        ],
+    }
+    return {
+        "key": key,
+        "digest": shards.digest(content),
+        "fingerprints": prints,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        **content,
+    }
+
+
+def _key(
+    data: config.Data,
+    tokenizer: config.Tokenizer,
+    sources: tuple[corpus.Source, ...],
+    prints: list[dict[str, Any]],
+) -> str:
+    """Digest of what a prepared folder is made from; how its examples are cut later is no part."""
+    settings = dataclasses.asdict(tokenizer)
+    if tokenizer.path:
+        settings = {"digest": tokenizers.load(tokenizer.path, tokenizer).digest}
+    mix = [[source.label, source.weight] for source in sources]
+    return shards.digest([FORMAT, mix, prints, settings, data.held_out, data.max_megabytes])
+
+
+def _finished(directory: Path) -> dict[str, Any]:
+    manifest = atomic.read_json(directory / "manifest.json")
+    if manifest is None:
+        raise InputError(
+            f"{directory} holds no finished data (no manifest.json); run the stage prepare, which "
+            "continues where it stopped"
+        )
+    return manifest
+
+
+def _source_folder(directory: Path, index: int) -> Path:
+    return directory / f"source_{index:02d}"
+
+
+@contextlib.contextmanager
+def _disk_full_reported(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        written = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        raise InputError(
+            f"the disk of {directory} is full after {written:,} bytes of prepared data; finished "
+            "units are kept: free some space and run again, or choose another execution.runs_dir"
+        ) from error

@@ -1,0 +1,295 @@
+"""Text to token ids and back: WordPiece and SentencePiece behind one interface.
+
+A tokenizer is an artefact: a folder with `vocab.txt` or `sentencepiece.model`, and `tokenizer.json`
+with the settings the vocabulary file does not hold. Ids of the special tokens always come from the
+vocabulary. Text that happens to contain `[MASK]` or another special token is ordinary text: none of
+its ids is ever a special one, so that a corpus cannot forge masks or separators.
+"""
+
+import abc
+import hashlib
+import itertools
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from mobilebert_jax import config
+from mobilebert_jax.config import InputError
+from mobilebert_jax.data import atomic, vocabulary
+
+VOCABULARY_FILES = {
+    "wordpiece": "vocab.txt",
+    "sentencepiece_unigram": "sentencepiece.model",
+    "sentencepiece_bpe": "sentencepiece.model",
+}
+SETTINGS_FILE = "tokenizer.json"
+
+# The first spelling is BERT's, and what training writes; the others are those of ALBERT, XLNet and
+# RoBERTa style SentencePiece models.
+SPECIAL_TOKENS = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<cls>", "<s>"),
+    "sep": ("[SEP]", "<sep>", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+
+# Protocol buffers merge when joined: this one says only normalizer_spec.add_dummy_prefix = false.
+_WITHOUT_PREFIX = b"\x1a\x02\x18\x00"
+
+_MEMO_CHARACTERS = 4_000_000  # in words; about 100 MB in all
+
+
+class Tokenizer(abc.ABC):
+    """Token ids of one vocabulary.
+
+    `kind` is the name in the configuration, `size` the number of pieces; `pad`, `unk`, `cls`, `sep`
+    and `mask` are ids; `starts_word` is bool [size], true where a piece begins a word; `digest` is
+    the SHA-256 of the vocabulary file and the settings.
+    """
+
+    def __init__(self, kind: str, lowercase: bool, content: bytes, pieces: list[str], where: str):
+        self.kind = kind
+        self.lowercase = lowercase
+        self.size = len(pieces)
+        self.digest = hashlib.sha256(_settings(kind, lowercase) + content).hexdigest()
+        self.starts_word = self._starts_word(pieces)
+        self._content = content
+        self._pieces = pieces
+        ids = _special_ids(pieces, where)
+        self.pad, self.unk, self.cls, self.sep, self.mask = (ids[name] for name in SPECIAL_TOKENS)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The ids of padding, unknown, classification, separator and mask, in this order."""
+        return self.pad, self.unk, self.cls, self.sep, self.mask
+
+    @abc.abstractmethod
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens around them."""
+
+    @abc.abstractmethod
+    def _encode_after_mask(self, text: str) -> list[int]:
+        """Returns the ids of text that follows a mask token with nothing between them."""
+
+    @abc.abstractmethod
+    def _join(self, ids: list[int]) -> str:
+        """Returns the text of ids none of which is special."""
+
+    @abc.abstractmethod
+    def _starts_word(self, pieces: list[str]) -> np.ndarray:
+        """Returns bool [size], true where a piece begins a word."""
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns the vocabulary's spelling of each id."""
+        return [self._pieces[i] for i in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns readable text; padding is dropped, other special tokens keep their spelling."""
+        special = set(self.special_ids)
+        parts: list[str] = []
+        for is_special, group in itertools.groupby(ids, special.__contains__):
+            if is_special:
+                parts += [self._pieces[i] for i in group if i != self.pad]
+            else:
+                parts.append(self._join([int(i) for i in group]))
+        return " ".join(part for part in parts if part)
+
+    def encode_with_mask(self, text: str) -> list[int]:
+        """Returns the ids of a sentence in which `[MASK]`, or the vocabulary's own mask token,
+        stands for the masked piece; raises InputError if the sentence has none."""
+        spellings = {SPECIAL_TOKENS["mask"][0], self._pieces[self.mask]}
+        first, *others = re.split("|".join(map(re.escape, sorted(spellings))), text)
+        if not others:
+            raise InputError(
+                f"the sentence {text!r} has no mask; "
+                f"write {' or '.join(sorted(spellings))} where a word is to be guessed"
+            )
+        ids = self.encode([first])[0]
+        for part in others:
+            ids.append(self.mask)
+            spaced = part[:1].isspace()
+            ids += self.encode([part])[0] if spaced else self._encode_after_mask(part)
+        return ids
+
+    def save(self, directory: Path) -> None:
+        """Writes the vocabulary file and the settings into `directory`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(directory / VOCABULARY_FILES[self.kind], self._content)
+        atomic.write_bytes(directory / SETTINGS_FILE, _settings(self.kind, self.lowercase))
+
+
+class WordPiece(Tokenizer):
+    """BERT's uncased or cased WordPiece, on HF `tokenizers`.
+
+    A word is split at spaces before the library sees it and its ids are remembered: every rule of
+    BERT's normaliser and pre-tokeniser looks at one word at a time, so the ids are the same, and
+    running text is encoded several times faster.
+    """
+
+    def __init__(self, content: bytes, lowercase: bool, where: str):
+        vocab = _parse_vocabulary(content, where)
+        super().__init__("wordpiece", lowercase, content, list(vocab), where)
+        # Registering no special token keeps a literal "[MASK]" in the text three ordinary pieces.
+        # BERT gives up on words of more than 200 characters; the library's default is 100.
+        model = models.WordPiece(
+            vocab=vocab, unk_token=self._pieces[self.unk], max_input_chars_per_word=200
+        )
+        self._library = tokenizers.Tokenizer(model)
+        self._library.normalizer = vocabulary.bert_normalizer(lowercase)
+        self._library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._memo: dict[str, list[int]] = {}
+        self._memo_characters = 0
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens around them."""
+        split = [text.split(" ") for text in texts]
+        if self._memo_characters > _MEMO_CHARACTERS:
+            self._memo, self._memo_characters = {}, 0
+        unseen = list(set(itertools.chain.from_iterable(split)).difference(self._memo))
+        for word, encoding in zip(unseen, self._library.encode_batch_fast(unseen), strict=True):
+            self._memo[word] = encoding.ids
+        self._memo_characters += sum(map(len, unseen))
+        ids_of = self._memo.__getitem__
+        return [list(itertools.chain.from_iterable(map(ids_of, words))) for words in split]
+
+    def _encode_after_mask(self, text: str) -> list[int]:
+        return self.encode([text])[0]
+
+    def _join(self, ids: list[int]) -> str:
+        return " ".join(self.pieces(ids)).replace(" ##", "")
+
+    def _starts_word(self, pieces: list[str]) -> np.ndarray:
+        return np.array([not piece.startswith("##") for piece in pieces])
+
+
+class SentencePiece(Tokenizer):
+    """A SentencePiece unigram or BPE model.
+
+    Scripts that put no space between words have no word starts but those after punctuation.
+    """
+
+    def __init__(self, content: bytes, kind: str, lowercase: bool, where: str):
+        self._processor = _load_model(content, where)
+        pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        super().__init__(kind, lowercase, content, pieces, where)
+        self._unprefixed = _load_model(content + _WITHOUT_PREFIX, where)
+        # Models trained elsewhere may declare their mask a user symbol, which text can then spell.
+        spelled = self._processor.encode([pieces[i] for i in self.special_ids], num_threads=1)
+        self._forgeable = (set(itertools.chain(*spelled)) & set(self.special_ids)) - {self.unk}
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens around them."""
+        encoded = self._processor.encode(list(texts), num_threads=1)
+        if self._forgeable:
+            encoded = [[self.unk if i in self._forgeable else i for i in ids] for ids in encoded]
+        return encoded
+
+    def _encode_after_mask(self, text: str) -> list[int]:
+        return self._unprefixed.encode(text)
+
+    def _join(self, ids: list[int]) -> str:
+        return self._processor.decode(ids)
+
+    def _starts_word(self, pieces: list[str]) -> np.ndarray:
+        return np.array([p[0] == "▁" or unicodedata.category(p[0])[0] in "PS" for p in pieces])
+
+
+def train(lines: Iterable[str], settings: config.Tokenizer, directory: Path) -> Tokenizer:
+    """Trains the vocabulary that `settings` describes on `lines` and saves it in `directory`.
+
+    The same lines and settings give the same bytes on every machine. Raises InputError if the text
+    is too little or too varied for the vocabulary size.
+    """
+    where = f"the vocabulary trained on the corpus (tokenizer.vocab_size={settings.vocab_size})"
+    special = [spellings[0] for spellings in SPECIAL_TOKENS.values()]
+    trained: Tokenizer
+    if settings.kind == "wordpiece":
+        pieces = vocabulary.train_wordpiece(lines, settings, special)
+        trained = WordPiece("".join(f"{p}\n" for p in pieces).encode(), settings.lowercase, where)
+    else:
+        content = vocabulary.train_sentencepiece(lines, settings, special)
+        trained = SentencePiece(content, settings.kind, settings.lowercase, where)
+    trained.save(directory)
+    return trained
+
+
+def load(path: Path | str, settings: config.Tokenizer) -> Tokenizer:
+    """Loads a folder that `save` wrote, a `vocab.txt`, or a SentencePiece `.model`.
+
+    A folder's own `tokenizer.json` goes before `settings`. Raises InputError if there is no such
+    file, if it is of another kind than `settings.kind`, or if it lacks a special token.
+    """
+    path = Path(path)
+    kind, lowercase = settings.kind, settings.lowercase
+    if (path / SETTINGS_FILE).is_file():
+        saved = json.loads((path / SETTINGS_FILE).read_text())
+        kind, lowercase = saved["kind"], saved["lowercase"]
+    if path.is_dir():
+        path /= VOCABULARY_FILES[kind]
+    if not path.is_file():
+        raise InputError(
+            f"tokenizer: there is no file {path}; give a vocab.txt (kind 'wordpiece'), a .model "
+            "(kind 'sentencepiece_unigram' or 'sentencepiece_bpe'), or no path to train one"
+        )
+    if (path.suffix == ".model") != (kind != "wordpiece"):
+        wanted = "wordpiece" if kind != "wordpiece" else "sentencepiece_unigram"
+        raise InputError(
+            f"tokenizer.kind={kind!r} does not go with {path.name}; set tokenizer.kind={wanted}"
+        )
+    content = path.read_bytes()
+    if kind == "wordpiece":
+        return WordPiece(content, lowercase, str(path))
+    return SentencePiece(content, kind, lowercase, str(path))
+
+
+def _settings(kind: str, lowercase: bool) -> bytes:
+    settings: dict[str, Any] = {"kind": kind, "lowercase": lowercase}
+    return json.dumps(settings, sort_keys=True).encode()
+
+
+def _parse_vocabulary(content: bytes, where: str) -> dict[str, int]:
+    """Returns `{piece: id}` of a vocab.txt; only line feeds end a piece."""
+    try:
+        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: not UTF-8 at byte {error.start}; convert it with iconv"
+        ) from None
+    vocab: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        piece = line.removesuffix("\r")
+        if not piece or piece in vocab:
+            what = f"repeats the piece of line {vocab[piece] + 1}" if piece else "is empty"
+            raise InputError(
+                f"{where}: line {number + 1} {what}; a line is one piece, its number the id"
+            )
+        vocab[piece] = number
+    return vocab
+
+
+def _special_ids(pieces: list[str], where: str) -> dict[str, int]:
+    index = {piece: i for i, piece in enumerate(pieces)}
+    found = {
+        name: next((index[s] for s in spellings if s in index), None)
+        for name, spellings in SPECIAL_TOKENS.items()
+    }
+    missing = [" or ".join(SPECIAL_TOKENS[name]) for name, i in found.items() if i is None]
+    if missing:
+        raise InputError(f"{where}: the vocabulary has no special token {'; no '.join(missing)}")
+    return {name: i for name, i in found.items() if i is not None}
+
+
+def _load_model(content: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
+    except RuntimeError as error:
+        raise InputError(f"{where}: not a SentencePiece model ({error})") from None

@@ -1,0 +1,418 @@
+import errno
+import hashlib
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from mobilebert_jax import config
+from mobilebert_jax.config import InputError
+from mobilebert_jax.data import atomic, corpus, records, sentences, shards, units
+
+WORDS = ("tea", "rain", "stone", "river", "cloud", "music", "paper", "light", "morning", "garden")
+SETTINGS = config.Tokenizer(vocab_size=90)
+
+# Prepares argv[1] in argv[2] and kills itself at the moment that argv[3] describes.
+PREPARE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from mobilebert_jax import config
+from mobilebert_jax.data import atomic, dataset, records, units
+
+units.SHARD_BYTES = 4000
+moment, count = sys.argv[3].split(":")
+seen = 0
+
+def die_at(name):
+    global seen
+    seen += name == moment
+    if seen == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dying(name, function):
+    def call(*arguments):
+        die_at(name)
+        return function(*arguments)
+    return call
+
+atomic.publish = dying("publish", atomic.publish)
+dataset.shard_path = dying("shard_path", dataset.shard_path)
+dataset.write_metadata = dying("metadata", dataset.write_metadata)
+
+if __name__ == "__main__":
+    records.prepare(
+        config.Data(source=sys.argv[1], held_out=0.2), config.Tokenizer(vocab_size=90),
+        Path(sys.argv[2]), int(sys.argv[4]), lambda phase, done, total: die_at(phase),
+        Path(sys.argv[2] + ".cache"),
+    )
+"""
+
+
+def write_corpus(path: Path, documents: int = 120, seed: int = 0) -> str:
+    generator = random.Random(seed)
+    lines = []
+    for _ in range(documents):
+        for _ in range(generator.randint(1, 6)):
+            chosen = generator.choices(WORDS, k=generator.randint(3, 12))
+            lines.append(" ".join(chosen).capitalize() + ".")
+        lines.append("")
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return f"text:{path}"
+
+
+def prepare(source: str, directory: Path, workers: int = 1, progress=None, **data) -> dict:
+    return records.prepare(
+        config.Data(source=source, **{"held_out": 0.2, **data}),
+        SETTINGS,
+        directory,
+        workers,
+        progress or (lambda phase, done, total: None),
+        directory.with_name("cache.json"),
+    )
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def texts_of(directory: Path, split: str) -> list[str]:
+    made = records.load_tokenizer(directory)
+    return [
+        made.decode(documents[i][0].tolist())
+        for documents in records.open_documents(directory, split)
+        for i in range(len(documents))
+    ]
+
+
+@pytest.fixture
+def small_units(monkeypatch):
+    monkeypatch.setattr(units, "SHARD_BYTES", 4000)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    source = write_corpus(folder / "text.txt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "SHARD_BYTES", 4000)
+        prepare(source, folder / "out")
+    assert len(list((folder / "out/source_00").glob("*train.array_record*"))) >= 4
+    return source, folder / "out"
+
+
+def test_records_hold_every_sentence_of_every_document(unbroken):
+    source, out = unbroken
+    made = records.load_tokenizer(out)
+    expected, lengths = [], []
+    for shard in corpus.plan_shards(corpus.parse_sources(source)[0], 1 << 20):
+        for document in corpus.read(shard):
+            ids = made.encode([s for line in document.lines for s in sentences.split(line)])
+            expected.append([token for sentence in ids for token in sentence])
+            lengths.append([len(sentence) for sentence in ids])
+    found = [
+        documents[i]
+        for split in ("train", "held_out")
+        for documents in records.open_documents(out, split)
+        for i in range(len(documents))
+    ]
+    pairs = sorted(zip(expected, lengths, strict=True))
+    assert sorted((t.tolist(), n.tolist()) for t, n in found) == pairs
+    assert all(t.dtype == n.dtype == np.int32 for t, n in found)
+
+
+def test_the_manifest_counts_what_is_there(unbroken):
+    source, out = unbroken
+    manifest = json.loads((out / "manifest.json").read_text())
+    (described,) = manifest["sources"]
+    assert described["label"] == source
+    assert manifest["tokenizer"]["digest"] == records.load_tokenizer(out).digest
+    assert sum(described["splits"][s]["documents"] for s in ("train", "held_out")) == 120
+    for split in ("train", "held_out"):
+        (documents,) = records.open_documents(out, split)
+        counts = described["splits"][split]
+        assert counts["records"] == len(documents)
+        assert counts["tokens"] == documents.token_counts.sum()
+        assert counts["sentences"] == sum(len(documents[i][1]) for i in range(len(documents)))
+        sizes = [len(documents[i][0]) for i in range(len(documents))]
+        assert documents.token_counts.tolist() == sizes
+
+
+def test_any_tfds_user_can_read_a_source(unbroken):
+    _, out = unbroken
+    for split in ("train", "held_out"):
+        (documents,) = records.open_documents(out, split)
+        theirs = tfds.builder_from_directory(str(out / "source_00")).as_data_source(split)
+        assert len(theirs) == len(documents)
+        for i in range(len(documents)):
+            assert theirs[i]["tokens"].dtype == np.int32
+            np.testing.assert_array_equal(theirs[i]["tokens"], documents[i][0])
+            np.testing.assert_array_equal(theirs[i]["sentence_lengths"], documents[i][1])
+
+
+def test_documents_can_be_pickled(unbroken):
+    (documents,) = records.open_documents(unbroken[1], "train")
+    documents[0]
+    copy = pickle.loads(pickle.dumps(documents))
+    np.testing.assert_array_equal(copy[3][0], documents[3][0])
+    assert copy.weight == documents.weight and len(copy) == len(documents)
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(unbroken, small_units, tmp_path):
+    source, out = unbroken
+    prepare(source, tmp_path / "out", workers=3)
+    assert contents(tmp_path / "out") == contents(out)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["reading:2", "training tokenizer:1", "training tokenizer:2", "publish:6", "tokenizing:1",
+     "tokenizing:3", "shard_path:3", "metadata:1"],
+)  # fmt: skip
+def test_a_killed_preparation_continues_to_the_same_bytes(unbroken, small_units, tmp_path, moment):
+    source, out = unbroken
+    command = [sys.executable, "-c", PREPARE_AND_DIE, source, str(tmp_path / "out"), moment, "1"]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    with pytest.raises(InputError, match=r"no manifest\.json"):
+        records.open_documents(tmp_path / "out", "train")
+    with pytest.raises(InputError, match=r"no manifest\.json"):
+        records.load_tokenizer(tmp_path / "out")
+    before = len(list(tmp_path.glob("out/source_00/partial/0*.json")))
+    phases: list[tuple[str, int]] = []
+    prepare(source, tmp_path / "out", progress=lambda p, done, total: phases.append((p, done)))
+    assert contents(tmp_path / "out") == contents(out)
+    assert next(done for phase, done in phases if phase == "tokenizing") == before
+    if moment.startswith(("tokenizing:3", "shard_path", "metadata")):
+        assert before >= 2
+        assert {phase for phase, _ in phases} == {"tokenizing"}
+
+
+def test_workers_end_with_a_killed_parent(unbroken, small_units, tmp_path):
+    source, out = unbroken
+    script = tmp_path / "prepare.py"
+    script.write_text(PREPARE_AND_DIE)
+    command = [sys.executable, str(script), source, str(tmp_path / "out"), "tokenizing:3", "2"]
+    root = str(Path(records.__file__).parents[2])
+    run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, start_new_session=True)
+    assert run.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while _alive(run.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(run.pid)
+    prepare(source, tmp_path / "out", workers=2)
+    assert contents(tmp_path / "out") == contents(out)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_finished_preparation_is_not_repeated(unbroken, small_units):
+    source, out = unbroken
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    phases = []
+    manifest = prepare(source, out, progress=lambda *report: phases.append(report))
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    assert phases == []
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_changed_text_is_prepared_anew(small_units, tmp_path):
+    source = write_corpus(tmp_path / "text.txt")
+    first = prepare(source, tmp_path / "out")
+    write_corpus(tmp_path / "text.txt", documents=40, seed=1)
+    second = prepare(source, tmp_path / "out")
+    assert first["digest"] != second["digest"]
+    prepare(source, tmp_path / "fresh")
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_source_that_is_dropped_leaves_nothing_behind(tmp_path):
+    one = write_corpus(tmp_path / "one.txt")
+    two = write_corpus(tmp_path / "two.txt", seed=2)
+    prepare(f"0.25 {one} + 0.75 {two}", tmp_path / "out")
+    opened = records.open_documents(tmp_path / "out", "train")
+    assert [documents.weight for documents in opened] == [0.25, 0.75]
+    prepare(one, tmp_path / "out")
+    assert not (tmp_path / "out/source_01").exists()
+
+
+def test_the_split_depends_on_the_text_of_a_document_alone(tmp_path):
+    source = write_corpus(tmp_path / "a.txt")
+    prepare(source, tmp_path / "out")
+    alone = set(texts_of(tmp_path / "out", "held_out"))
+    doubled = tmp_path / "b.txt"
+    write_corpus(doubled, seed=3)
+    doubled.write_text(doubled.read_text() + (tmp_path / "a.txt").read_text() * 2)
+    prepare(f"text:{doubled}", tmp_path / "out2")
+    held_out = texts_of(tmp_path / "out2", "held_out")
+    assert alone <= set(held_out)
+    assert not set(held_out) & set(texts_of(tmp_path / "out2", "train"))
+
+
+def test_the_share_of_held_out_documents_is_as_asked():
+    drawn = [shards.is_held_out((f"document {i}",), 0.3) for i in range(3000)]
+    assert 0.27 < np.mean(drawn) < 0.33
+
+
+def test_the_tokenizer_never_sees_held_out_text(tmp_path, small_units, monkeypatch):
+    source = write_corpus(tmp_path / "text.txt")
+    seen: list[str] = []
+    train = records.tokenizers.train
+
+    def spy(lines, settings, directory):
+        seen.extend(lines)
+        return train(seen, settings, directory)
+
+    monkeypatch.setattr(records.tokenizers, "train", spy)
+    prepare(source, tmp_path / "out")
+    trained_on = {line.lower().rstrip(".") for line in seen}
+    held_out = [text.split(" .") for text in texts_of(tmp_path / "out", "held_out")]
+    assert len(trained_on) > 200
+    assert not {s.strip() for text in held_out for s in text if s} & trained_on
+
+
+def test_long_sentences_and_documents_are_cut_and_lose_nothing(tmp_path):
+    long_sentence = "tea " * 1300
+    long_document = "\n".join(["rain stone river."] * 3000)
+    others = write_corpus(tmp_path / "text.txt").removeprefix("text:")
+    text = f"{long_sentence}\n\n{long_document}\n\n{Path(others).read_text()}"
+    (tmp_path / "text.txt").write_text(text)
+    manifest = prepare(f"text:{others}", tmp_path / "out")
+    found = [
+        documents[i]
+        for split in ("train", "held_out")
+        for documents in records.open_documents(tmp_path / "out", split)
+        for i in range(len(documents))
+    ]
+    made = records.load_tokenizer(tmp_path / "out")
+    (tea,) = made.encode(["tea"])
+    assert len(tea) == 1
+    (cut,) = [n.tolist() for t, n in found if (t == tea[0]).all() and len(t) > 100]
+    assert cut == [512, 512, 276]
+    parts = [(t, n) for t, n in found if len(t) > 2000]
+    assert len(parts) >= 2 and all(len(t) <= 8192 for t, _ in parts)
+    assert sum(len(n) for _, n in parts) == 3000
+    records_made = sum(s["records"] for s in manifest["sources"][0]["splits"].values())
+    documents_read = sum(s["documents"] for s in manifest["sources"][0]["splits"].values())
+    assert records_made == documents_read + len(parts) - 1
+
+
+def test_documents_without_a_token_are_counted_and_skipped(tmp_path):
+    path = tmp_path / "text.jsonl"
+    lines = [{"text": f"{word} garden window {word}."} for word in WORDS] * 4
+    path.write_text("\n".join(map(json.dumps, [*lines, {"text": "\u200d\u200d"}])))
+    manifest = prepare(f"jsonl:{path}", tmp_path / "out")
+    (source,) = manifest["sources"]
+    assert source["empty_documents"] == 1
+    assert sum(split["documents"] for split in source["splits"].values()) == len(lines)
+
+
+def test_less_text_is_read_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "SHARD_BYTES", 150_000)
+    source = write_corpus(tmp_path / "text.txt", documents=7500)
+    bytes_read = {}
+    for limit in (0, 1):
+        manifest = prepare(source, tmp_path / f"out{limit}", max_megabytes=limit)
+        splits = manifest["sources"][0]["splits"]
+        bytes_read[limit] = sum(split["bytes"] for split in splits.values())
+    assert bytes_read[0] > 1.1e6
+    assert 0.95e6 < bytes_read[1] < 1.05e6
+
+
+def test_shares_are_used_in_full():
+    assert units._shares(0, [5, 6]) == [0, 0]
+    assert units._shares(30, [100, 100, 100]) == [10, 10, 10]
+    assert units._shares(30, [100, 4, 100]) == [13, 4, 13]
+    assert units._shares(300, [100, 4, 100]) == [100, 4, 100]
+
+
+def test_a_source_never_has_more_units_than_readers_can_open(tmp_path, monkeypatch):
+    source = corpus.parse_sources(write_corpus(tmp_path / "text.txt"))[0]
+    monkeypatch.setattr(units, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(units, "MAX_UNITS", 5)
+    assert 2 <= len(units.plan(source, 0.1, tmp_path, 0)) <= 5
+
+
+def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
+    source, out = unbroken
+    vocab = out / "tokenizer/vocab.txt"
+    data = config.Data(source=source, held_out=0.2)
+    settings = config.Tokenizer(path=str(vocab))
+    phases = set()
+    records.prepare(
+        data, settings, tmp_path / "out", 1, lambda *r: phases.add(r[0]), tmp_path / "c"
+    )
+    assert phases == {"tokenizing"}
+    assert (tmp_path / "out/tokenizer/vocab.txt").read_bytes() == vocab.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [(1e-9, "120 documents.*held_out split; raise"), (1 - 1e-9, "120 documents.*train split")],
+)
+def test_an_empty_split_is_refused(tmp_path, held_out, message, unbroken):
+    settings = config.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
+    data = config.Data(source=unbroken[0], held_out=held_out)
+    with pytest.raises(InputError, match=message):
+        records.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_text_that_is_not_utf8_is_refused_by_workers_too(tmp_path):
+    (tmp_path / "text.txt").write_bytes(b"Some tea.\n\nMore \xff\xfe rain.\n")
+    with pytest.raises(InputError, match=r"text\.txt.*iconv"):
+        prepare(f"text:{tmp_path}/text.txt", tmp_path / "out", workers=2)
+    assert not list(tmp_path.glob("out/**/*.tmp"))
+
+
+def test_a_full_disk_is_reported_and_the_rest_is_kept(unbroken, small_units, tmp_path, monkeypatch):
+    source, out = unbroken
+    publish, calls = atomic.publish, []
+
+    def full(path):
+        calls.append(path)
+        if len(calls) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        publish(path)
+
+    monkeypatch.setattr(atomic, "publish", full)
+    with pytest.raises(InputError, match=r"disk of .*out is full after [\d,]+ bytes"):
+        prepare(source, tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr(units, "SHARD_BYTES", 4000)
+    assert list(tmp_path.glob("out/source_00/partial/0*.json"))
+    assert not list(tmp_path.glob("out/source_00/partial/*train*.tmp"))
+    prepare(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(out)
+
+
+def test_the_record_writer_reports_a_full_disk():
+    if not Path("/dev/full").exists():
+        pytest.fail("this test needs /dev/full, which every Linux has")
+    with pytest.raises(OSError) as caught, shards._disk_errors(Path("/dev/full")):
+        writer = shards.ArrayRecordWriter("/dev/full", "group_size:1")
+        writer.write(b"record")
+        writer.close()
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_preparation_does_not_import_jax():
+    code = "import sys, mobilebert_jax.data.records; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

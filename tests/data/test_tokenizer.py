@@ -1,0 +1,246 @@
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+import sentencepiece
+from hypothesis import strategies
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from mobilebert_jax import config
+from mobilebert_jax.config import InputError
+from mobilebert_jax.data import tokenizer
+
+KINDS = ("wordpiece", "sentencepiece_unigram", "sentencepiece_bpe")
+LINES = [
+    f"The {adjective} {noun} {verb} near a {place}, and nobody was {adjective}ly surprised."
+    for adjective in ("quiet", "clever", "sudden", "careless", "bright")
+    for noun in ("teacher", "student", "painter", "sailor", "baker", "farmer")
+    for verb in ("sleeps", "waits", "dances", "whispered", "walked", "returned")
+    for place in ("harbour", "village", "mountain", "library", "market")
+]
+TRAIN_AND_PRINT = """
+import sys
+from pathlib import Path
+from mobilebert_jax import config
+from mobilebert_jax.data import tokenizer
+lines = Path(sys.argv[1]).read_text().splitlines()
+settings = config.Tokenizer(kind=sys.argv[2], vocab_size=160)
+print(tokenizer.train(lines, settings, Path(sys.argv[3])).digest)
+"""
+
+
+def settings(kind: str, **changes) -> config.Tokenizer:
+    return config.Tokenizer(kind=kind, **{"vocab_size": 160, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[str, tokenizer.Tokenizer]:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    return {kind: tokenizer.train(LINES, settings(kind), folder / kind) for kind in KINDS}
+
+
+def write_vocabulary(path: Path, pieces: list[str]) -> Path:
+    path.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_gives_the_same_bytes_in_other_processes(trained, kind, tmp_path):
+    (tmp_path / "text").write_text("\n".join(LINES))
+    digests = set()
+    for threads in ("1", "3"):
+        command = [sys.executable, "-c", TRAIN_AND_PRINT, str(tmp_path / "text"), kind]
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+        run = subprocess.run(
+            [*command, str(tmp_path / threads)],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        digests.add(run.stdout.strip())
+    assert digests == {trained[kind].digest}
+
+
+def test_wordpiece_training_merges_what_is_frequent(trained):
+    pieces = trained["wordpiece"].pieces(range(trained["wordpiece"].size))
+    assert pieces[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert len(set(pieces)) == len(pieces) == 160
+    assert {"the", "nobody", "surprised"} <= set(pieces)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_ids_come_from_the_vocabulary(trained, kind):
+    made = trained[kind]
+    assert made.pieces(made.special_ids) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert len(set(made.special_ids)) == 5
+
+
+def test_special_ids_may_stand_anywhere(tmp_path):
+    path = write_vocabulary(tmp_path / "vocab.txt", ["a", "[MASK]", "##b", "[SEP]", "[UNK]",
+                                                     "[PAD]", "[CLS]"])  # fmt: skip
+    made = tokenizer.load(path, settings("wordpiece"))
+    assert (made.pad, made.unk, made.cls, made.sep, made.mask) == (5, 4, 6, 3, 1)
+    assert made.encode(["ab ac"]) == [[0, 2, 4]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_cannot_spell_special_tokens(trained, kind):
+    made = trained[kind]
+    (ids,) = made.encode(["The [MASK] [CLS] teacher [SEP][PAD] <mask> sleeps."])
+    assert not set(ids) & {made.pad, made.cls, made.sep, made.mask}
+
+
+def test_text_cannot_spell_the_mask_of_a_foreign_model(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=120, hard_vocab_limit=False,
+        pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]"],
+        user_defined_symbols=["<mask>"], minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "foreign.model").write_bytes(model.getvalue())
+    made = tokenizer.load(tmp_path / "foreign.model", settings("sentencepiece_unigram"))
+    assert made.pieces([made.mask, made.pad]) == ["<mask>", "<pad>"]
+    assert made.mask not in made.encode(["The <mask> sleeps."])[0]
+    assert made.encode_with_mask("The <mask> sleeps.").count(made.mask) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_tokenizer_loads_as_itself(trained, kind, tmp_path):
+    trained[kind].save(tmp_path)
+    loaded = tokenizer.load(tmp_path, config.Tokenizer())
+    assert loaded.kind == kind
+    assert loaded.digest == trained[kind].digest
+    assert loaded.encode(LINES[:20]) == trained[kind].encode(LINES[:20])
+
+
+def test_digest_depends_on_vocabulary_and_settings(trained, tmp_path):
+    trained["wordpiece"].save(tmp_path)
+    vocab = tmp_path / "vocab.txt"
+    digests = {trained["wordpiece"].digest}
+    (tmp_path / "tokenizer.json").unlink()
+    digests.add(tokenizer.load(vocab, settings("wordpiece", lowercase=False)).digest)
+    vocab.write_text(vocab.read_text() + "extra\n")
+    digests.add(tokenizer.load(vocab, settings("wordpiece")).digest)
+    assert len(digests) == 3
+
+
+@hypothesis.given(
+    strategies.lists(
+        strategies.text(
+            strategies.one_of(
+                strategies.sampled_from("the teacher's Σigma  é\u0301\t\u3000漢字-\u200d\x85\x1c"),
+                strategies.characters(codec="utf-8"),
+            ),
+            max_size=40,
+        ),
+        max_size=4,
+    )
+)
+@hypothesis.settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_wordpiece_agrees_with_the_library_on_any_text(trained, lowercase, texts):
+    pieces = trained["wordpiece"].pieces(range(trained["wordpiece"].size))
+    vocab = {piece: i for i, piece in enumerate([*pieces, *"漢字é'-Σσ"])}
+    content = "".join(f"{piece}\n" for piece in vocab).encode()
+    made = tokenizer.WordPiece(content, lowercase, "test")
+    library = BertWordPieceTokenizer(vocab, lowercase=lowercase, strip_accents=lowercase)
+    expected = [library.encode(text, add_special_tokens=False).ids for text in texts]
+    assert made.encode(texts) == expected
+
+
+def test_wordpiece_gives_up_on_words_beyond_200_characters(tmp_path):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    path = write_vocabulary(tmp_path / "vocab.txt", [*special, "a", "##a"])
+    made = tokenizer.load(path, settings("wordpiece"))
+    assert made.encode(["a" * 200, "a" * 201]) == [[5] + [6] * 199, [made.unk]]
+
+
+def test_forgetting_words_changes_no_id(trained, tmp_path, monkeypatch):
+    expected = trained["wordpiece"].encode(LINES)
+    trained["wordpiece"].save(tmp_path)
+    fresh = tokenizer.load(tmp_path, settings("wordpiece"))
+    monkeypatch.setattr(tokenizer, "_MEMO_CHARACTERS", 30)
+    assert [fresh.encode([line])[0] for line in LINES] == expected
+    assert fresh._memo_characters < 100
+
+
+def test_lowercase_is_obeyed(tmp_path):
+    cased = tokenizer.train(LINES, settings("wordpiece", lowercase=False), tmp_path / "cased")
+    assert cased.encode(["The"]) != cased.encode(["the"])
+    uncased = tokenizer.train(LINES, settings("wordpiece"), tmp_path / "uncased")
+    assert uncased.encode(["Thé"]) == uncased.encode(["the"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decode_gives_readable_text(trained, kind):
+    made = trained[kind]
+    (ids,) = made.encode(["the quiet teacher sleeps near a library"])
+    assert made.decode(ids) == "the quiet teacher sleeps near a library"
+    framed = [made.cls, *ids, made.sep, made.pad, made.pad]
+    assert made.decode(framed) == "[CLS] the quiet teacher sleeps near a library [SEP]"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_start_where_they_do_in_the_text(trained, kind):
+    made = trained[kind]
+    text = "the quiet baker returned near a mountain"
+    (ids,) = made.encode([text])
+    assert made.starts_word.dtype == bool
+    assert made.starts_word.shape == (made.size,)
+    assert made.starts_word[ids].sum() == len(text.split())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_in_a_sentence_takes_the_place_of_a_word(trained, kind):
+    made = trained[kind]
+    ids = made.encode_with_mask("the [MASK] teacher [MASK], and")
+    (before,), (middle,) = made.encode(["the"]), made.encode(["teacher"])
+    assert ids[: len(before) + 1] == [*before, made.mask]
+    assert ids[len(before) + 1 :][: len(middle) + 1] == [*middle, made.mask]
+    after = ids[len(before) + len(middle) + 2 :]
+    assert made.pieces(after)[0] == ","
+    with pytest.raises(InputError, match=r"has no mask; write \[MASK\]"):
+        made.encode_with_mask("the teacher")
+
+
+def test_a_missing_special_token_is_named(tmp_path):
+    path = write_vocabulary(tmp_path / "vocab.txt", ["[PAD]", "[UNK]", "[CLS]", "a"])
+    with pytest.raises(InputError, match=r"vocab.txt.*no special token \[SEP\].*\[MASK\]"):
+        tokenizer.load(path, settings("wordpiece"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[PAD]\na\n\nb\n", "line 3 is empty"),
+        (b"[PAD]\na\nb\na\n", "line 4 repeats the piece of line 2"),
+        (b"[PAD]\n\xff\n", "not UTF-8 at byte 6"),
+    ],
+)
+def test_a_broken_vocabulary_is_refused(tmp_path, content, message):
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        tokenizer.load(tmp_path / "vocab.txt", settings("wordpiece"))
+
+
+def test_a_wrong_path_or_kind_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no file"):
+        tokenizer.load(tmp_path / "none.txt", settings("wordpiece"))
+    (tmp_path / "a.model").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"set tokenizer\.kind=sentencepiece_unigram"):
+        tokenizer.load(tmp_path / "a.model", settings("wordpiece"))
+    with pytest.raises(InputError, match="not a SentencePiece model"):
+        tokenizer.load(tmp_path / "a.model", settings("sentencepiece_bpe"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_no_vocabulary_can_be_made_of_is_refused(tmp_path, kind):
+    with pytest.raises(InputError, match=r"empty|no words"):
+        tokenizer.train([], settings(kind), tmp_path)
+
+
+def test_a_vocabulary_too_small_for_the_characters_is_refused(tmp_path):
+    with pytest.raises(InputError, match="vocab_size=20"):
+        tokenizer.train(LINES, settings("sentencepiece_bpe", vocab_size=20), tmp_path)
