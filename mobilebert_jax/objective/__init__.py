@@ -1,0 +1,1 @@
+"""What is minimised: pretraining, layer-wise transfer, distillation; one train loop takes any."""

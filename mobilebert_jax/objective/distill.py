@@ -1,0 +1,46 @@
+"""Pretraining distillation: the teacher's word distribution beside the true words.
+
+L = alpha L_MLM + (1 - alpha) L_KD + L_NSP with L_KD the cross-entropy to the teacher's distribution
+at temperature T, times T^2 so that its gradient keeps its size. Source: paper section 3.4, eq. 5.
+
+Shapes: B batch, P predicted positions, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax import config as config_lib
+from mobilebert_jax.model import encoder
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.objective import pretrain
+from mobilebert_jax.objective.losses import (
+    Batch,
+    Measured,
+    Objective,
+    Params,
+    Term,
+    weighted,
+)
+
+
+def objective(student: Network, teacher: Network, config: config_lib.Distill) -> Objective:
+    """Returns the distillation objective; both networks run without dropout."""
+
+    def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
+        hidden_BTD = encoder.encode(student, params, batch).hidden_BTD
+        taught = encoder.predict(student, params, hidden_BTD, batch)
+        hidden_BTD = encoder.encode(teacher, teacher_params, batch).hidden_BTD
+        wanted = encoder.predict(teacher, teacher_params, hidden_BTD, batch)
+        measured = pretrain.hard_labels(taught, batch, config.alpha)
+        soft_BP = soft_cross_entropy(taught.masked_lm_BPV, wanted.masked_lm_BPV, config.temperature)
+        soft = Term(weighted(soft_BP, batch["masked_lm_weights"]), 1.0 - config.alpha)
+        return Measured({**measured.terms, "distillation_loss": soft}, measured.figures)
+
+    return measure
+
+
+def soft_cross_entropy(logits_s: jax.Array, logits_t: jax.Array, temperature: float) -> jax.Array:
+    """Returns -T^2 sum_v softmax(logits_t / T)_v log softmax(logits_s / T)_v."""
+    target = jax.nn.softmax(jax.lax.stop_gradient(logits_t).astype(jnp.float32) / temperature)
+    log_s = jax.nn.log_softmax(logits_s.astype(jnp.float32) / temperature)
+    return -(temperature**2) * jnp.sum(target * log_s, axis=-1)

@@ -1,0 +1,1 @@
+"""Update rules, their rates over time, and which parameters they treat differently."""
