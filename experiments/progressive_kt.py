@@ -1,0 +1,114 @@
+"""MobileBERT by progressive knowledge transfer: the main experiment of the paper.
+
+MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devices (Sun et al., ACL 2020),
+section 3.5, strategy "PKT": an IB-BERT teacher is pretrained, the student learns the teacher's
+feature maps and attention one layer at a time from the bottom, and then learns words from the text
+and from the teacher.
+
+    launch/run.sh experiments/progressive_kt.py            demo: 2 CPU cores, minutes
+    launch/run.sh experiments/progressive_kt.py:small      one GPU or a TPU v5e-8, hours
+    launch/run.sh experiments/progressive_kt.py:paper      TPU v3-256, the published job
+"""
+
+import dataclasses
+
+import ml_collections
+
+from mobilebert_jax.config import (
+    Config,
+    Data,
+    Distill,
+    Evaluate,
+    Execution,
+    Optimizer,
+    Teacher,
+    Tokenizer,
+    Transfer,
+    to_config_dict,
+)
+from mobilebert_jax.model import sizes
+
+SCALES = ("demo", "small", "paper")
+
+
+def get_config(scale: str = "demo") -> ml_collections.ConfigDict:
+    """Returns the configuration at one of `SCALES`."""
+    config = {"demo": demo, "small": small, "paper": paper}[scale]()
+    return to_config_dict(dataclasses.replace(config, name=f"progressive_kt-{scale}"))
+
+
+def demo() -> Config:
+    """The same structure as the paper's, narrow and four layers deep."""
+    teacher = dataclasses.replace(
+        sizes.IB_BERT_LARGE,
+        vocab_size=0,
+        max_positions=64,
+        hidden=128,
+        embedding=64,
+        bottleneck=256,
+        intermediate=512,
+        layers=4,
+    )
+    student = dataclasses.replace(
+        sizes.MOBILEBERT,
+        vocab_size=0,
+        max_positions=64,
+        hidden=128,
+        embedding=64,
+        bottleneck=64,
+        intermediate=128,
+        layers=4,
+    )
+    adamw = Optimizer(kind="adamw", peak_rate=1e-3, warmup_steps=100, bias_correction=True)
+    return Config(
+        data=Data(source="python_docs", length=64, max_predictions=10),
+        tokenizer=Tokenizer(vocab_size=4096),
+        teacher=Teacher(model=teacher, steps=1200, batch_size=64, optimizer=adamw),
+        student=student,
+        transfer=Transfer(steps=400, batch_size=64),
+        distill=Distill(steps=600, batch_size=64, optimizer=adamw),
+        evaluate=Evaluate(examples=2048, batch_size=64),
+        execution=Execution(checkpoint_every=200, log_every=10),
+    )
+
+
+def small() -> Config:
+    """Published widths at half the depth, on Wikipedia, in a working day or less."""
+    return Config(
+        precision="bfloat16",
+        data=Data(source="tfds:wikipedia/20230601.en", held_out=0.002),
+        tokenizer=Tokenizer(vocab_size=30522, train_megabytes=256),
+        teacher=Teacher(
+            model=dataclasses.replace(sizes.IB_BERT_LARGE, layers=12),
+            steps=30_000,
+            batch_size=512,
+            optimizer=Optimizer(peak_rate=1e-3, warmup_steps=2_000),
+        ),
+        student=dataclasses.replace(sizes.MOBILEBERT, layers=12),
+        transfer=Transfer(steps=12_000, batch_size=512),
+        distill=Distill(
+            steps=20_000, batch_size=512, optimizer=Optimizer(peak_rate=1e-3, warmup_steps=1_000)
+        ),
+        evaluate=Evaluate(examples=16_384, batch_size=512),
+        execution=Execution(log_every=50),
+    )
+
+
+def paper() -> Config:
+    """Published widths, lengths, batches and steps."""
+    return Config(
+        stages=("prepare", "teacher", "transfer", "distill", "evaluate"),
+        precision="bfloat16",
+        data=Data(
+            source="text:data/books/*.txt + wikiextractor:data/wikipedia/*/wiki_*",
+            held_out=0.001,
+            length=512,
+        ),
+        tokenizer=Tokenizer(vocab_size=30522, train_megabytes=1024),
+        teacher=Teacher(),
+        student=sizes.MOBILEBERT,
+        transfer=Transfer(),
+        distill=Distill(),
+        evaluate=Evaluate(examples=65_536, batch_size=2048),
+        execution=Execution(log_every=100, checkpoint_every=1000, remat="full"),
+    )

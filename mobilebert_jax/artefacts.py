@@ -1,0 +1,136 @@
+"""Stage folders: what was made, of what, by which settings; finished ones are never made twice.
+
+A stage lives in `runs/<name>/<stage>-<digest>/`. The digest covers the stage's science settings and
+the digests of its inputs, so a changed setting leads to another folder and nothing is overwritten.
+`stage.json` is written when work begins; `manifest.json`, last of all, when it is complete.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FORMAT = 1
+"""Raised when older artefacts can no longer be read."""
+
+RECORDED_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
+
+
+class Artefact(NamedTuple):
+    """One stage's folder with the settings and inputs that determine its content."""
+
+    stage: str
+    directory: Path
+    digest: str
+    science: dict[str, Any]
+    inputs: dict[str, str]
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """What is known of the finished stage; None while it is not finished."""
+        path = self.directory / "manifest.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def declare(
+    run: Path, stage: str, science: Mapping[str, Any], inputs: Mapping[str, str]
+) -> Artefact:
+    """Returns the artefact of `stage` with these settings and inputs, finished or not."""
+    content = {"format": FORMAT, "stage": stage, "science": dict(science), "inputs": dict(inputs)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Artefact(stage, run / f"{stage}-{digest[:8]}", digest, dict(science), dict(inputs))
+
+
+def existing(stage: str, directory: Path) -> Artefact | None:
+    """Returns the finished artefact of `stage` in `directory`, None if there is none."""
+    path = directory / "manifest.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    if found.get("stage") != stage:
+        return None
+    return Artefact(stage, directory, found["digest"], found["science"], found["inputs"])
+
+
+def begin(artefact: Artefact) -> None:
+    """Creates the folder and writes what is about to be made."""
+    artefact.directory.mkdir(parents=True, exist_ok=True)
+    write_json(artefact.directory / "stage.json", _declaration(artefact))
+
+
+def finish(artefact: Artefact, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifest, after which the stage is finished, and returns it."""
+    manifest = {
+        **_declaration(artefact),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        **figures,
+    }
+    write_json(artefact.directory / "manifest.json", manifest)
+    return manifest
+
+
+def _declaration(artefact: Artefact) -> dict[str, Any]:
+    return {
+        "stage": artefact.stage,
+        "digest": artefact.digest,
+        "science": artefact.science,
+        "inputs": artefact.inputs,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that numbers depend on."""
+    packages = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **packages}
+
+
+def differences(artefact: Artefact) -> tuple[Path, list[str]] | None:
+    """Returns the newest other folder of this stage in the run, and what differs from it.
+
+    Each difference is a sentence with the old and the new value. None when there is no other.
+    """
+    others = [
+        path
+        for path in artefact.directory.parent.glob(f"{artefact.stage}-*/stage.json")
+        if path.parent != artefact.directory
+    ]
+    if not others:
+        return None
+    newest = max(others, key=lambda path: path.stat().st_mtime)
+    before = json.loads(newest.read_text())
+    changed = _changes(before["science"], artefact.science)
+    changed += [
+        f"its input {name} was made anew"
+        for name, digest in artefact.inputs.items()
+        if before["inputs"].get(name) != digest
+    ]
+    return newest.parent, changed
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    missing = object()
+    found = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key, missing), after.get(key, missing)
+        if old == new:
+            continue
+        if old is missing or new is missing:
+            found.append(f"{key} {'is new' if old is missing else 'is gone'}")
+        elif max(len(str(old)), len(str(new))) > 80:
+            found.append(f"{key} changed")
+        else:
+            found.append(f"{key} changed from {old!r} to {new!r}")
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` so that a reader sees the old file or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)

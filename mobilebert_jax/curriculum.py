@@ -1,0 +1,187 @@
+"""What each training stage of the paper is: objective, optimiser, steps, data, starting point.
+
+    teacher    masked-LM and next-sentence pretraining of IB-BERT
+    transfer   the student's blocks learn the teacher's features and attention, layer by layer
+    distill    the whole student learns words from the text and from the teacher
+    twin       the student's network on the student's data without any teacher, for comparison
+
+Student and twin read the same stream: distillation goes on where transfer stopped.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from mobilebert_jax import config as config_lib
+from mobilebert_jax.config import Config, ModelConfig
+from mobilebert_jax.data.feed import Feed
+from mobilebert_jax.data.pretraining import Documents, Vocabulary
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.objective import distill, initialize, pretrain, transfer
+from mobilebert_jax.objective.losses import Batch, Measured, Objective, Params, add
+from mobilebert_jax.optimizer import rates
+from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.science import student_steps, transfer_steps
+from mobilebert_jax.train import Phase, Training
+
+TEACHER_STREAM, STUDENT_STREAM = 0, 1
+"""Numbers that separate the random streams (initial parameters, data order) of one seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all training stages of a run share: config, devices, training documents."""
+
+    config: Config
+    mesh: jax.sharding.Mesh
+    documents: Sequence[Documents]
+    vocabulary: Vocabulary
+
+    def network(self, model: ModelConfig) -> Network:
+        """Returns `model` with its vocabulary settled, and how this run computes it."""
+        model = dataclasses.replace(model, vocab_size=model.vocab_size or self.vocabulary.size)
+        return Network(model, self.config.precision, self.config.execution.remat)
+
+    def feed(self, batch_size: int, stream: int) -> Feed:
+        processes = jax.process_count()
+        rows = batch_size // processes
+        first = rows * jax.process_index()
+        return Feed(
+            self.documents,
+            self.vocabulary,
+            self.config.data,
+            batch_size=batch_size,
+            seed=2 * self.config.seed + stream,
+            rows=slice(first, first + rows),
+        )
+
+    def initial(self, model: ModelConfig, stream: int) -> Params:
+        return state_lib.init_params(self.network(model), self.mesh, self.config.seed, stream)
+
+
+def teacher_training(setting: Setting) -> Training:
+    """IB-BERT from scratch, with dropout (paper section 4.2)."""
+    config, teacher = setting.config, setting.config.teacher
+    net = setting.network(teacher.model)
+    return Training(
+        name="teacher",
+        network=net,
+        initial=lambda: setting.initial(teacher.model, TEACHER_STREAM),
+        teacher=None,
+        optimizer=_optimizer(teacher.optimizer, teacher.steps, teacher.model),
+        phases=(Phase("teacher", 0, teacher.steps, pretrain.objective(net, dropout=True)),),
+        feed=setting.feed(teacher.batch_size, TEACHER_STREAM),
+        tokens_per_step=teacher.batch_size * config.data.length,
+    )
+
+
+def transfer_training(setting: Setting, teacher_params: Params) -> Training:
+    """The student's blocks from the teacher's, one after the other or all at once."""
+    config, settings = setting.config, setting.config.transfer
+    steps, layers = transfer_steps(config), config.student.layers
+    student, teacher = setting.network(config.student), setting.network(config.teacher.model)
+    if settings.strategy == "progressive":
+        phases = _progressive_phases(config, student, teacher)
+        optimizer = Optimizer(
+            settings.optimizer,
+            rates.base_rate(settings.optimizer, steps),
+            rates.progressive(steps, layers, settings.lower_rate),
+            restart_every=rates.phase_steps(steps, layers),
+        )
+    else:
+        objective = transfer.objective(student, teacher, settings, tuple(range(layers)))
+        phases = (Phase("all layers", 0, steps, objective),)
+        optimizer = Optimizer(
+            settings.optimizer,
+            rates.base_rate(settings.optimizer, steps),
+            rates.uniform(layers, others=0.0),
+        )
+    return Training(
+        name="transfer",
+        network=student,
+        initial=lambda: _taught_start(setting, teacher_params),
+        teacher=teacher_params,
+        optimizer=optimizer,
+        phases=phases,
+        feed=setting.feed(settings.batch_size, STUDENT_STREAM),
+        tokens_per_step=settings.batch_size * config.data.length,
+    )
+
+
+def _progressive_phases(config: Config, student: Network, teacher: Network) -> tuple[Phase, ...]:
+    """One phase a layer, cut where the schedule cuts: step l T still belongs to layer l - 1."""
+    length = rates.phase_steps(config.transfer.steps, config.student.layers)
+    borders = [0, *(length * (layer + 1) + 1 for layer in range(config.student.layers))]
+    borders[-1] = transfer_steps(config)
+    return tuple(
+        Phase(
+            label=f"layer {layer}",
+            start=borders[layer],
+            stop=borders[layer + 1],
+            objective=transfer.objective(student, teacher, config.transfer, (layer,)),
+            figures={"layer": float(layer)},
+        )
+        for layer in range(config.student.layers)
+    )
+
+
+def distill_training(
+    setting: Setting, teacher_params: Params, student_params: Params | None
+) -> Training:
+    """The whole student from words and teacher; under `auxiliary` the transfer losses join in."""
+    config, settings = setting.config, setting.config.distill
+    student, teacher = setting.network(config.student), setting.network(config.teacher.model)
+    objective = distill.objective(student, teacher, settings)
+    steps, offset = settings.steps, transfer_steps(config)
+    if config.transfer.strategy == "auxiliary":
+        every = tuple(range(config.student.layers))
+        objective = _both(objective, transfer.objective(student, teacher, config.transfer, every))
+        steps, offset = student_steps(config), 0
+    return Training(
+        name="distill",
+        network=student,
+        initial=lambda: student_params or _taught_start(setting, teacher_params),
+        teacher=teacher_params,
+        optimizer=_optimizer(settings.optimizer, steps, config.student),
+        phases=(Phase("distill", 0, steps, objective),),
+        feed=setting.feed(settings.batch_size, STUDENT_STREAM),
+        tokens_per_step=settings.batch_size * config.data.length,
+        feed_offset=offset,
+    )
+
+
+def twin_training(setting: Setting) -> Training:
+    """The student's network, data and number of steps, on true words alone, without dropout."""
+    config, settings = setting.config, setting.config.distill
+    student, steps = setting.network(config.student), student_steps(setting.config)
+    return Training(
+        name="twin",
+        network=student,
+        initial=lambda: setting.initial(config.student, STUDENT_STREAM),
+        teacher=None,
+        optimizer=_optimizer(settings.optimizer, steps, config.student),
+        phases=(Phase("twin", 0, steps, pretrain.objective(student, dropout=False)),),
+        feed=setting.feed(settings.batch_size, STUDENT_STREAM),
+        tokens_per_step=settings.batch_size * config.data.length,
+    )
+
+
+def _optimizer(settings: config_lib.Optimizer, steps: int, model: ModelConfig) -> Optimizer:
+    return Optimizer(settings, rates.base_rate(settings, steps), rates.uniform(model.layers))
+
+
+def _taught_start(setting: Setting, teacher_params: Params) -> Params:
+    student = setting.initial(setting.config.student, STUDENT_STREAM)
+    copied = initialize.from_teacher(student, teacher_params)
+    # The state is donated to the step: the student must not share buffers with the teacher.
+    return jax.tree.map(lambda x: x.copy(), copied)
+
+
+def _both(one: Objective, other: Objective) -> Objective:
+    def measure(params: Params, teacher: Any, batch: Batch, key: jax.Array) -> Measured:
+        return add(one(params, teacher, batch, key), other(params, teacher, batch, key))
+
+    return measure

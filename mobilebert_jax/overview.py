@@ -1,0 +1,115 @@
+"""What an experiment would do: parameters of its networks and its plan of stages, nothing run."""
+
+import dataclasses
+
+import rich.console
+import rich.table
+
+from mobilebert_jax.config import Config, ModelConfig
+from mobilebert_jax.model import sizes
+from mobilebert_jax.science import student_steps, transfer_steps
+
+
+def show(config: Config, console: rich.console.Console) -> None:
+    """Prints both networks and every stage with its steps, batch and compute."""
+    console.print(f"[bold]{config.name}[/], seed {config.seed}, {config.precision}")
+    console.print(f"text: {config.data.source}")
+    console.print(_networks(config))
+    console.print(_stages(config))
+
+
+def _settled(config: Config, model: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(model, vocab_size=model.vocab_size or config.tokenizer.vocab_size)
+
+
+def _networks(config: Config) -> rich.table.Table:
+    table = rich.table.Table(
+        "network", "layers", "hidden", "bottleneck", "encoder", "with heads", "GFLOPs a sequence"
+    )
+    for name, model in (("teacher", config.teacher.model), ("student", config.student)):
+        model = _settled(config, model)
+        table.add_row(
+            name,
+            str(model.layers),
+            str(model.hidden),
+            str(model.bottleneck),
+            f"{sizes.encoder_parameters(model):,}",
+            f"{sizes.pretraining_parameters(model):,}",
+            f"{sizes.forward_flops(model, config.data.length) / 1e9:.2f}",
+        )
+    return table
+
+
+def _stages(config: Config) -> rich.table.Table:
+    table = rich.table.Table("stage", "steps", "batch", "length", "training FLOPs", "how")
+    length = config.data.length
+    plan = stage_plan(config)
+    for name in config.stages:
+        steps, batch, flops, how = plan[name]
+        table.add_row(
+            name,
+            f"{steps:,}" if steps else "",
+            f"{batch:,}" if steps else "",
+            str(length) if steps else "",
+            f"{flops:.2e}" if flops else "",
+            how,
+        )
+    return table
+
+
+def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
+    """Returns each stage's steps, batch size, FLOPs of the encoders, and a word on how.
+
+    A backward pass counts twice a forward pass; the teacher of the student runs forward only.
+    """
+    length, layers = config.data.length, config.student.layers
+    student, teacher = _settled(config, config.student), _settled(config, config.teacher.model)
+    settings = config.transfer
+    steps = transfer_steps(config)
+    both = 3 * sizes.forward_flops(student, length) + sizes.forward_flops(teacher, length)
+    if settings.strategy == "progressive":
+        depths = [
+            3 * sizes.forward_flops(student, length, layers=depth + 1)
+            + sizes.forward_flops(teacher, length, layers=depth + 1)
+            for depth in range(layers)
+        ]
+        transfer_flops = sum(depths) / layers
+        lower = "frozen" if settings.lower_rate == 0 else f"at {settings.lower_rate:g} of the rate"
+        how = f"{layers} layers x {steps // layers:,} steps, those below {lower}"
+    else:
+        transfer_flops, how = float(both), settings.strategy
+    auxiliary = settings.strategy == "auxiliary"
+    distill_steps = student_steps(config) if auxiliary else config.distill.steps
+    transfer_steps_run = 0 if auxiliary else steps
+    batch = config.distill.batch_size
+    return {
+        "prepare": (0, 0, 0.0, f"{config.tokenizer.kind}, records, split"),
+        "teacher": (
+            config.teacher.steps,
+            config.teacher.batch_size,
+            3.0
+            * sizes.forward_flops(teacher, length)
+            * config.teacher.steps
+            * config.teacher.batch_size,
+            f"masked LM + next sentence, {config.teacher.optimizer.kind}",
+        ),
+        "transfer": (
+            transfer_steps_run,
+            settings.batch_size,
+            transfer_flops * transfer_steps_run * settings.batch_size,
+            how,
+        ),
+        "distill": (
+            distill_steps,
+            batch,
+            float(both) * distill_steps * batch,
+            f"alpha {config.distill.alpha:g}, temperature {config.distill.temperature:g}",
+        ),
+        "twin": (
+            student_steps(config),
+            batch,
+            3.0 * sizes.forward_flops(student, length) * student_steps(config) * batch,
+            "the student without a teacher",
+        ),
+        "evaluate": (0, 0, 0.0, f"{config.evaluate.examples:,} held-out examples"),
+    }

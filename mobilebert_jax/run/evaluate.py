@@ -1,0 +1,65 @@
+"""Measuring networks on held-out documents: losses, accuracies, and the guess they must beat.
+
+Shapes: P predicted positions, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobilebert_jax.data.feed import Feed
+from mobilebert_jax.data.pretraining import Documents
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.objective import pretrain
+from mobilebert_jax.objective.losses import Batch, Mean, Params
+from mobilebert_jax.train import to_devices
+
+UNIGRAM_TOKENS = 4_000_000
+"""Training tokens that the unigram predictor counts at most."""
+
+
+def held_out_scores(
+    network: Network, params: Params, feed: Feed, batches: int, mesh: jax.sharding.Mesh
+) -> dict[str, float]:
+    """Returns masked-LM and next-sentence loss and accuracy over `batches` batches of `feed`."""
+    objective = pretrain.objective(network, dropout=False)
+
+    @jax.jit
+    def measure(params: Params, batch: Batch) -> dict[str, Mean]:
+        terms, figures = objective(params, None, batch, jax.random.key(0))
+        return {**{name: term.mean for name, term in terms.items()}, **figures}
+
+    total: dict[str, Mean] = {}
+    for rows in feed.iterate(0, batches, prefetch=2):
+        part = measure(params, to_devices(rows, mesh))
+        total = jax.tree.map(jnp.add, total, part) if total else part
+    return {name: float(mean.value()) for name, mean in total.items()}
+
+
+def unigram_scores(
+    training: Sequence[Documents], feed: Feed, batches: int, vocabulary_size: int
+) -> dict[str, float]:
+    """Returns the masked-LM loss and accuracy of guessing every word by its training frequency.
+
+    Frequencies are counted in at most `UNIGRAM_TOKENS` tokens, one added to each.
+    """
+    counts_V = np.ones(vocabulary_size)
+    for source in training:
+        order = np.random.default_rng(0).permutation(len(source))
+        enough = np.searchsorted(np.cumsum(source.token_counts[order]), UNIGRAM_TOKENS) + 1
+        for index in order[:enough]:
+            tokens, _ = source[int(index)]
+            counts_V += source.weight * np.bincount(tokens, minlength=vocabulary_size)
+    loss_V = -np.log(counts_V / counts_V.sum())
+    words, weights = [], []
+    for batch in feed.iterate(0, batches, prefetch=2):
+        words.append(batch["masked_lm_ids"].ravel())
+        weights.append(batch["masked_lm_weights"].ravel())
+    words_P, weights_P = np.concatenate(words), np.concatenate(weights)
+    right_P = words_P == counts_V.argmax()
+    return {
+        "masked_lm_loss": float(np.average(loss_V[words_P], weights=weights_P)),
+        "masked_lm_accuracy": float(np.average(right_P, weights=weights_P)),
+    }

@@ -1,0 +1,303 @@
+"""The record of a stage while it trains: metrics.jsonl, TensorBoard events and one progress line.
+
+Metrics arrive as device arrays that are not computed yet. Each push therefore reads the metrics of
+the step before, so that the host always has one step in flight and the device never waits for it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import tensorboardX
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from mobilebert_jax.run.summary import compact, duration
+
+RATE_WINDOW = 50
+"""Steps over which tokens per second are averaged."""
+PLAIN_SECONDS = 10.0
+"""Least time between two plain lines where there is no terminal."""
+
+Metrics = Mapping[str, jax.Array | float]
+
+
+class Meters:
+    """Publishes the metrics of steps `start` to `stop - 1` of one stage; a context manager.
+
+    A row is published for the first and the last step, for every `log_every`th, and for each step
+    whose `nonfinite` is above 0. Only process 0 writes files; `console=None` keeps the terminal
+    silent. Rows of steps from `start` on that an interrupted run left behind are removed, so that
+    the file is what an unbroken run would have written.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        stage: str,
+        *,
+        start: int,
+        stop: int,
+        tokens_per_step: int,
+        log_every: int,
+        console: Console | None,
+    ) -> None:
+        self._stage, self._start, self._stop = stage, start, stop
+        self._tokens_per_step, self._log_every = tokens_per_step, log_every
+        self._pending: tuple[int, Metrics] | None = None
+        self._clock = _ActiveClock()
+        self._finished: deque[float] = deque(maxlen=RATE_WINDOW + 1)
+        self._files = _Files(directory, stage, start) if jax.process_index() == 0 else None
+        self._line = _ProgressLine(console, stage, start, stop) if console is not None else None
+
+    def __enter__(self) -> "Meters":
+        self._finished.append(self._clock.now())
+        if self._line is not None:
+            self._line.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.flush()
+        finally:
+            if self._line is not None:
+                self._line.close()
+            if self._files is not None:
+                self._files.close()
+
+    def push(self, step: int, metrics: Metrics) -> dict[str, float] | None:
+        """Keeps the metrics of `step` and returns the row of the step before, if it is published.
+
+        The row holds step, time (seconds since 1970), tokens_per_s and every metric as a float.
+        """
+        for value in metrics.values():
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()
+        row = self.flush()
+        self._pending = (step, metrics)
+        return row
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes a row of its own, such as held-out losses at `step`, at once."""
+        if self._files is not None:
+            self._files.write({"step": step, "time": time.time(), **metrics})
+
+    def pause(self, label: str = "paused") -> None:
+        """Stops the clock of the rates until `resume`; may be nested."""
+        if self._pending is not None:
+            # The step in flight would otherwise finish while the clock stands still.
+            jax.block_until_ready(self._pending[1])
+        self._clock.pause()
+        if self._line is not None:
+            self._line.note(label)
+
+    def resume(self) -> None:
+        """Starts the clock of the rates again."""
+        self._clock.resume()
+        if self._line is not None:
+            self._line.note("")
+
+    @contextlib.contextmanager
+    def compiling(self, label: str) -> Iterator[None]:
+        """Shows "compiling `label`" and keeps the time spent inside out of the rates."""
+        self.pause(f"compiling {label}")
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def flush(self) -> dict[str, float] | None:
+        """Publishes the step whose metrics are still kept, if it is due, and returns its row."""
+        if self._pending is None:
+            return None
+        step, metrics = self._pending
+        self._pending = None
+        # Reading even one number waits for the step, which is what the rate has to measure.
+        nonfinite = float(metrics.get("nonfinite", 0.0))
+        due = step in (self._start, self._stop - 1) or step % self._log_every == 0
+        publish = due or nonfinite > 0
+        values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()} if publish else {}
+        self._finished.append(self._clock.now())
+        rate = self._tokens_per_s()
+        if self._line is not None:
+            seconds_left = (self._stop - 1 - step) * self._tokens_per_step / rate
+            self._line.update(step + 1, values.get("loss"), rate, seconds_left)
+        if not publish:
+            return None
+        row = {"step": step, "time": time.time(), "tokens_per_s": rate, **values}
+        if self._files is not None:
+            self._files.write(row)
+        return row
+
+    def _tokens_per_s(self) -> float:
+        seconds = self._finished[-1] - self._finished[0]
+        return (len(self._finished) - 1) * self._tokens_per_step / max(seconds, 1e-9)
+
+
+class _ActiveClock:
+    """Seconds that were not spent in a pause."""
+
+    def __init__(self) -> None:
+        self._paused, self._depth, self._since = 0.0, 0, 0.0
+
+    def now(self) -> float:
+        at = self._since if self._depth else time.monotonic()
+        return at - self._paused
+
+    def pause(self) -> None:
+        if self._depth == 0:
+            self._since = time.monotonic()
+        self._depth += 1
+
+    def resume(self) -> None:
+        if self._depth == 0:
+            raise RuntimeError("resume() without pause()")
+        self._depth -= 1
+        if self._depth == 0:
+            self._paused += time.monotonic() - self._since
+
+
+class _Files:
+    """metrics.jsonl and the TensorBoard events of one stage."""
+
+    def __init__(self, directory: Path, stage: str, start: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "metrics.jsonl"
+        _remove_rows_from(path, start)
+        self._rows = path.open("a", encoding="utf-8")
+        # The suffix keeps two starts within one second from sharing, and truncating, one file.
+        self._events = tensorboardX.SummaryWriter(
+            str(directory / "tensorboard"), purge_step=start, filename_suffix=f".from_{start}"
+        )
+        self._stage = stage
+
+    def write(self, row: Mapping[str, float]) -> None:
+        self._rows.write(json.dumps(json_safe(row), allow_nan=False) + "\n")
+        # A lost peer aborts the process without any handler: what is not flushed now is lost.
+        self._rows.flush()
+        for name, value in row.items():
+            if name not in ("step", "time"):
+                self._events.add_scalar(
+                    f"{self._stage}/{name}", value, int(row["step"]), walltime=row["time"]
+                )
+        self._events.flush()
+
+    def close(self) -> None:
+        self._rows.close()
+        self._events.close()
+
+
+class _ProgressLine:
+    """One live line on a terminal; elsewhere a plain line every PLAIN_SECONDS at most."""
+
+    def __init__(self, console: Console, stage: str, start: int, stop: int) -> None:
+        self._console, self._stage, self._stop = console, stage, stop
+        self._text, self._last, self._printed = "", "", -math.inf
+        self._loss = math.nan
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.fields[text]}"),
+                TextColumn("[dim]{task.fields[note]}"),
+                console=console,
+            )
+            self._task = self._progress.add_task(
+                stage, total=stop, completed=start, text="", note=""
+            )
+
+    def open(self) -> None:
+        if self._progress is not None:
+            self._progress.start()
+
+    def note(self, note: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, note=note)
+        elif note:
+            self._print(f"{self._stage} {note}")
+
+    def update(self, done: int, loss: float | None, rate: float, seconds_left: float) -> None:
+        self._loss = self._loss if loss is None else loss
+        parts = [f"loss {self._loss:.4g}", f"{compact(rate)} tokens/s"]
+        parts += [f"{duration(seconds_left)} left"] if done < self._stop else []
+        text = "  ".join(parts)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, text=text)
+            return
+        self._text = f"{self._stage} {done}/{self._stop}  {text}"
+        self._print(self._text)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        elif self._text != self._last:
+            self._printed = -math.inf
+            self._print(self._text)
+
+    def _print(self, text: str) -> None:
+        if time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._printed, self._last = time.monotonic(), text
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def json_safe(value: Any) -> Any:
+    """Returns `value` with NaN and infinities as strings, which `float` reads back; valid JSON."""
+    if isinstance(value, Mapping):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def floats_of(value: Any) -> Any:
+    """Returns `value` with what `json_safe` wrote for NaN and infinities turned back to floats."""
+    if isinstance(value, Mapping):
+        return {key: floats_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [floats_of(item) for item in value]
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """Returns the rows of a metrics.jsonl, numbers as floats; a torn last line is left out.
+
+    Returns no rows when there is no such file.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill in the middle of a write
+        if isinstance(row, dict) and "step" in row:
+            rows.append({name: float(value) for name, value in row.items()})
+    return rows
+
+
+def _remove_rows_from(path: Path, start: int) -> None:
+    kept = []
+    for row in read_rows(path):
+        if row["step"] < start:
+            kept.append(json.dumps(json_safe({**row, "step": int(row["step"])})) + "\n")
+    replacement = path.with_suffix(".jsonl.tmp")
+    replacement.write_text("".join(kept), encoding="utf-8")
+    os.replace(replacement, path)

@@ -1,0 +1,138 @@
+"""The outcome of an experiment: figures of all networks on held-out documents, and their report."""
+
+import datetime
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.console
+
+from mobilebert_jax import artefacts
+from mobilebert_jax.artefacts import Artefact
+from mobilebert_jax.config import Config, flatten
+from mobilebert_jax.data.feed import Feed
+from mobilebert_jax.data.pretraining import Documents, Vocabulary
+from mobilebert_jax.data.tokenizer import Tokenizer
+from mobilebert_jax.model import sizes
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.run import evaluate, inspect
+from mobilebert_jax.run.meters import read_rows
+from mobilebert_jax.run.report import write_report
+from mobilebert_jax.run.summary import print_summary
+from mobilebert_jax.train import to_devices
+
+STUDENT_ROLES = {
+    "progressive": "student, taught layer by layer",
+    "joint": "student, taught all layers at once",
+    "auxiliary": "student, taught layers and words together",
+    "none": "student, taught words only",
+}
+HELD_OUT_SEED = 0
+"""The same held-out examples and masks for every seed, so that runs can be compared."""
+
+
+def measure(
+    config: Config,
+    models: Mapping[str, tuple[Network, Params]],
+    tokenizer: Tokenizer,
+    training: Sequence[Documents],
+    held_out: Sequence[Documents],
+    mesh: jax.sharding.Mesh,
+) -> dict[str, Any]:
+    """Returns every figure of the report that has to be computed, by role of the network."""
+    batch_size = config.evaluate.batch_size
+    batches = -(-config.evaluate.examples // batch_size)
+    feed = Feed(
+        held_out, Vocabulary.of(tokenizer), config.data, batch_size=batch_size, seed=HELD_OUT_SEED
+    )
+    figures: dict[str, Any] = {
+        "examples": batches * batch_size,
+        "unigram": evaluate.unigram_scores(training, feed, batches, tokenizer.size),
+        "models": {},
+        "feature_rms": {},
+    }
+    sentence = inspect.one_sentence(tokenizer, config.evaluate.sentence, config.data.length)
+    maps, guesses = {}, {}
+    roles = {
+        "teacher": "teacher",
+        "student": STUDENT_ROLES[config.transfer.strategy],
+        "twin": "the same network from scratch",
+    }
+    for role, (network, params) in models.items():
+        figures["models"][role] = {
+            "role": roles[role],
+            **size_figures(network.config, config.data.length),
+            **evaluate.held_out_scores(network, params, feed, batches, mesh),
+        }
+        figures["feature_rms"][role] = inspect.feature_rms(
+            network, params, to_devices(feed[0], mesh)
+        )
+        guesses[role] = inspect.fill_mask(network, params, sentence, tokenizer)
+        if role != "twin":
+            maps[role] = inspect.attention_maps(network, params, sentence).round(4).tolist()
+    pieces = tokenizer.pieces(sentence["input_ids"][0].tolist())
+    figures["attention"] = {"pieces": pieces, **maps}
+    figures["fill_mask"] = {"sentence": config.evaluate.sentence, "models": guesses}
+    return figures
+
+
+def size_figures(model: sizes.ModelConfig, length: int) -> dict[str, Any]:
+    """Returns parameter counts, size in megabytes (10^6 bytes) and forward GFLOPs a sequence."""
+    parameters = sizes.pretraining_parameters(model)
+    return {
+        "parameters": parameters,
+        "encoder_parameters": sizes.encoder_parameters(model),
+        "megabytes_float32": parameters * 4 / 1e6,
+        "forward_gflops": sizes.forward_flops(model, length) / 1e9,
+    }
+
+
+def circumstances(config: Config, made: Mapping[str, Artefact]) -> dict[str, Any]:
+    """Returns how the figures came about: settings, digests, versions, times of the stages."""
+    stages = []
+    for name, artefact in made.items():
+        manifest = artefact.manifest
+        if manifest is None:
+            continue
+        tokens, seconds = manifest.get("tokens", 0), manifest["seconds"]
+        stages.append(
+            {
+                "name": name,
+                "steps": manifest.get("steps", 0),
+                "seconds": seconds,
+                "tokens": tokens,
+                "tokens_per_s": tokens / seconds,
+                "digest": artefact.digest,
+                "directory": str(artefact.directory),
+            }
+        )
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": flatten(config),
+        "digests": {name: artefact.digest for name, artefact in made.items()},
+        "versions": {
+            **artefacts.versions(),
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        },
+        "stages": stages,
+    }
+
+
+def publish(run: Path, evaluation: Artefact, console: rich.console.Console) -> None:
+    """Writes the report into the evaluation's folder and the run's, and prints the summary."""
+    measured = json.loads((evaluation.directory / "results.json").read_text())
+    curves = {
+        stage["name"]: read_rows(Path(stage["directory"]) / "metrics.jsonl")
+        for stage in measured["stages"]
+        if (Path(stage["directory"]) / "metrics.jsonl").exists()
+    }
+    write_report(measured, curves, evaluation.directory / "report.html")
+    for name in ("report.html", "results.json", "curves.json"):
+        shutil.copyfile(evaluation.directory / name, run / name)
+    print_summary(measured, console, report=run / "report.html")

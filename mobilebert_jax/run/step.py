@@ -1,0 +1,106 @@
+"""One training step, for any objective and any update rule.
+
+k micro-batches give the gradient of one batch: the weights of all terms are those of the whole
+batch, so the parts only have to be summed. A step whose loss or gradient is not finite is not
+applied; it counts as a step and is reported.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
+from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.run.state import State
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[State, Any, Batch, jax.Array], tuple[State, Metrics]]
+
+
+class Sums(NamedTuple):
+    """What parts of a batch contribute; adding the parts gives the whole."""
+
+    gradient: Params
+    loss: jax.Array
+    figures: dict[str, Mean]
+
+
+def make_step(objective: Objective, optimizer: Optimizer, micro_batches: int = 1) -> Step:
+    """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled."""
+
+    def step(state: State, teacher: Any, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        sums = gradient(objective, state.params, teacher, batch, key, micro_batches)
+        updates, moments, figures = optimizer.update(
+            sums.gradient, state.opt_state, state.params, state.step
+        )
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(figures["gradient_norm"])
+        params = jax.tree.map(lambda w, u: jnp.where(finite, w + u, w), state.params, updates)
+        moments = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), moments, state.opt_state
+        )
+        metrics = {name: mean.value() for name, mean in sums.figures.items()}
+        metrics |= {"loss": sums.loss, **figures, "nonfinite": (~finite).astype(jnp.float32)}
+        return State(params, moments, state.step + 1), metrics
+
+    return step
+
+
+def gradient(
+    objective: Objective,
+    params: Params,
+    teacher: Any,
+    batch: Batch,
+    key: jax.Array,
+    micro_batches: int = 1,
+) -> Sums:
+    """Returns gradient, loss and figures of a whole batch, computed in `micro_batches` parts."""
+    if micro_batches == 1:
+        return _sums(objective, params, teacher, batch, key)
+    # The weights depend on the batch alone, so the compiler drops everything else of this pass.
+    terms = objective(params, teacher, batch, key).terms
+    weights = {name: term.mean.weight for name, term in terms.items()}
+    parts = {
+        name: jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)
+        for name, x in batch.items()
+    }
+
+    def accumulate(total: Sums, index: jax.Array) -> tuple[Sums, None]:
+        rows = {name: x[index] for name, x in parts.items()}
+        part_key = jax.random.fold_in(key, index)
+        part = _sums(objective, params, teacher, rows, part_key, weights)
+        return jax.tree.map(jnp.add, total, part), None
+
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(lambda: _sums(objective, params, teacher, batch, key, weights)),
+    )
+    return jax.lax.scan(accumulate, zero, jnp.arange(micro_batches))[0]
+
+
+def _sums(
+    objective: Objective,
+    params: Params,
+    teacher: Any,
+    batch: Batch,
+    key: jax.Array,
+    weights: dict[str, jax.Array] | None = None,
+) -> Sums:
+    """Returns the contributions of `batch`, divided by its own weights or by those given."""
+
+    def loss(params: Params) -> tuple[jax.Array, dict[str, Mean]]:
+        terms, figures = objective(params, teacher, batch, key)
+        total = sum(
+            (
+                term.factor
+                * Mean(term.mean.total, weights[name] if weights else term.mean.weight).value()
+                for name, term in terms.items()
+            ),
+            jnp.float32(0.0),
+        )
+        return total, {**{name: term.mean for name, term in terms.items()}, **figures}
+
+    (total, figures), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return Sums(gradients, total, figures)

@@ -1,0 +1,52 @@
+"""What a configuration settles before anything runs: steps, and what each stage depends on."""
+
+from typing import Any
+
+from mobilebert_jax.config import Config, flatten
+from mobilebert_jax.optimizer import rates
+
+EXAMPLE_SETTINGS = ("length", "max_predictions", "mask_rate", "short_rate", "whole_words")
+"""Settings of `data` that shape examples; the others shape records."""
+
+SCIENCE = {
+    "prepare": ("data.", "tokenizer."),
+    "teacher": ("seed", "precision", "data.", "teacher."),
+    "transfer": ("seed", "precision", "data.", "student.", "transfer."),
+    "distill": ("seed", "precision", "data.", "student.", "distill."),
+    "twin": ("seed", "precision", "data.", "student.", "distill."),
+    "evaluate": ("data.", "evaluate."),
+}
+"""Prefixes of the settings that each stage's numbers depend on, beside its inputs."""
+
+
+def transfer_steps(config: Config) -> int:
+    """Returns the steps that transfer really runs, which progressive rounds to whole phases."""
+    if config.transfer.strategy == "progressive":
+        layers = config.student.layers
+        return layers * rates.phase_steps(config.transfer.steps, layers)
+    return 0 if config.transfer.strategy == "none" else config.transfer.steps
+
+
+def student_steps(config: Config) -> int:
+    """Returns the steps of transfer and distillation together."""
+    return transfer_steps(config) + config.distill.steps
+
+
+def science(config: Config, stage: str) -> dict[str, Any]:
+    """Returns the settings that the numbers of `stage` depend on."""
+    flat = flatten(config)
+    chosen = {}
+    for key, value in flat.items():
+        if not key.startswith(SCIENCE[stage]):
+            continue
+        if key.startswith("data."):
+            shapes_examples = key.removeprefix("data.") in EXAMPLE_SETTINGS
+            if shapes_examples == (stage == "prepare"):
+                continue
+        chosen[key] = value
+    if stage in ("distill", "twin"):
+        # Where its data begins, and how long the twin trains.
+        chosen["transfer_steps"] = transfer_steps(config)
+    if stage == "distill" and config.transfer.strategy == "auxiliary":
+        chosen |= {k: v for k, v in flat.items() if k.startswith("transfer.")}
+    return chosen

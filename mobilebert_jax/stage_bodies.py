@@ -1,0 +1,202 @@
+"""What each stage does inside its folder: prepare text, train, evaluate."""
+
+import dataclasses
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+import rich.table
+
+from mobilebert_jax import curriculum
+from mobilebert_jax.artefacts import Artefact, write_json
+from mobilebert_jax.config import Config, InputError
+from mobilebert_jax.data import records
+from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.optimizer import masks
+from mobilebert_jax.run import checkpoint, results
+from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.science import science
+from mobilebert_jax.train import Training, train
+
+
+@dataclasses.dataclass
+class Run:
+    """The state of one run of an experiment: its folder and the artefacts found or made so far."""
+
+    config: Config
+    console: rich.console.Console
+    made: dict[str, Artefact] = dataclasses.field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.execution.runs_dir) / self.config.name
+
+
+def check_model_vocabularies(config: Config, size: int) -> None:
+    """Raises InputError where a model has fewer word vectors than the tokenizer has pieces."""
+    for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
+        if 0 < model.vocab_size < size:
+            raise InputError(
+                f"{name}.vocab_size={model.vocab_size} is smaller than the tokenizer's {size} "
+                f"pieces; use 0 to take the tokenizer's size, or at least {size}"
+            )
+
+
+def timed(
+    body: Callable[..., dict[str, Any]], this: Run, artefact: Artefact, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """Runs a stage's body and adds the seconds it took."""
+    began = time.time()
+    figures = body(this, artefact, mesh)
+    return {"seconds": time.time() - began, **figures}
+
+
+def _prepare(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    config = this.config
+    with rich.progress.Progress(console=this.console) as progress:
+        tasks: dict[str, rich.progress.TaskID] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase)
+            progress.update(tasks[phase], completed=done, total=total)
+
+        made = records.prepare(
+            config.data,
+            config.tokenizer,
+            artefact.directory / "records",
+            config.execution.workers,
+            show,
+            Path(config.execution.runs_dir) / "fingerprints.json",
+        )
+    return {"records": made}
+
+
+def setting(this: Run, mesh: jax.sharding.Mesh) -> curriculum.Setting:
+    """Opens the run's records; raises InputError where they do not fit the models."""
+    directory = this.made["prepare"].directory / "records"
+    tokenizer = records.load_tokenizer(directory)
+    check_model_vocabularies(this.config, tokenizer.size)
+    return curriculum.Setting(
+        this.config, mesh, records.open_documents(directory, "train"), Vocabulary.of(tokenizer)
+    )
+
+
+def load_params(
+    this: Run, stage: str, mesh: jax.sharding.Mesh, shared: curriculum.Setting
+) -> Params:
+    """Returns the final parameters of a finished training stage."""
+    config = this.config
+    model = config.teacher.model if stage == "teacher" else config.student
+    if stage == "teacher" and config.teacher.path:
+        _check_given_teacher(this)
+    abstract = state_lib.abstract_params(shared.network(model), mesh)
+    return checkpoint.load_params(this.made[stage].directory / "checkpoints", abstract)
+
+
+def _check_given_teacher(this: Run) -> None:
+    given = this.made["teacher"]
+    own = science(this.config, "teacher")
+    model = {k: v for k, v in own.items() if k.startswith("teacher.model.")}
+    wrong = [
+        f"{key}: it has {given.science.get(key)!r}, the configuration {value!r}"
+        for key, value in model.items()
+        if given.science.get(key) != value
+    ]
+    if given.inputs["prepare"] != this.made["prepare"].digest:
+        ours = records.load_tokenizer(this.made["prepare"].directory / "records").digest
+        theirs = (given.manifest or {}).get("tokenizer_digest")
+        if ours != theirs:
+            wrong.append("it was trained with another tokenizer than that of the records")
+    if wrong:
+        raise InputError(
+            f"teacher.path={this.config.teacher.path!r} does not fit this run:\n"
+            + "\n".join(f"  - {line}" for line in wrong)
+        )
+
+
+def _teacher(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    return _train(this, artefact, mesh, curriculum.teacher_training(setting(this, mesh)))
+
+
+def _transfer(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    shared = setting(this, mesh)
+    teacher = load_params(this, "teacher", mesh, shared)
+    return _train(this, artefact, mesh, curriculum.transfer_training(shared, teacher))
+
+
+def _distill(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    shared = setting(this, mesh)
+    teacher = load_params(this, "teacher", mesh, shared)
+    student = load_params(this, "transfer", mesh, shared) if "transfer" in this.made else None
+    return _train(this, artefact, mesh, curriculum.distill_training(shared, teacher, student))
+
+
+def _twin(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    return _train(this, artefact, mesh, curriculum.twin_training(setting(this, mesh)))
+
+
+def _train(
+    this: Run, artefact: Artefact, mesh: jax.sharding.Mesh, training: Training
+) -> dict[str, Any]:
+    config = this.config
+    state = train(training, artefact.directory, config.execution, config.seed, mesh, this.console)
+    tokens = training.steps * training.tokens_per_step
+    table = masks.table(state.params)
+    (artefact.directory / "parameters.txt").write_text(_as_text(table))
+    return {
+        "steps": training.steps,
+        "tokens": tokens,
+        "waited_for_input_s": training.feed.waited_s,
+        "params_sha256": state_lib.params_digest(state.params),
+        "tokenizer_digest": records.load_tokenizer(
+            this.made["prepare"].directory / "records"
+        ).digest,
+    }
+
+
+def _as_text(table: rich.table.Table) -> str:
+    console = rich.console.Console(width=120, file=io.StringIO(), record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def _evaluate(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    shared = setting(this, mesh)
+    stages = {"teacher": "teacher", "student": "distill", "twin": "twin"}
+    models = {
+        role: (
+            shared.network(this.config.teacher.model if role == "teacher" else this.config.student),
+            load_params(this, stage, mesh, shared),
+        )
+        for role, stage in stages.items()
+        if stage in artefact.inputs
+    }
+    directory = this.made["prepare"].directory / "records"
+    measured = results.measure(
+        this.config,
+        models,
+        records.load_tokenizer(directory),
+        shared.documents,
+        records.open_documents(directory, "held_out"),
+        mesh,
+    )
+    measured |= results.circumstances(this.config, this.made)
+    write_json(artefact.directory / "results.json", measured)
+    return {"models": measured["models"], "unigram": measured["unigram"]}
+
+
+BODIES: dict[str, Callable[[Run, Artefact, jax.sharding.Mesh], dict[str, Any]]] = {
+    "prepare": _prepare,
+    "teacher": _teacher,
+    "transfer": _transfer,
+    "distill": _distill,
+    "twin": _twin,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,158 @@
+"""Runs the stages of an experiment, hands artefacts on, and skips what is finished and unchanged.
+
+prepare -> teacher -> transfer -> distill -> (twin) -> evaluate
+"""
+
+from pathlib import Path
+
+import jax
+import rich.console
+
+from mobilebert_jax import artefacts
+from mobilebert_jax.artefacts import Artefact
+from mobilebert_jax.config import STAGES, Config, InputError
+from mobilebert_jax.data import corpus, records
+from mobilebert_jax.data import tokenizer as tokenizer_lib
+from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.run import results
+from mobilebert_jax.science import science
+from mobilebert_jax.stage_bodies import BODIES, Run, check_model_vocabularies, timed
+
+
+def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """Returns each stage that the experiment's outcome depends on, in order, with its inputs."""
+    taught = config.transfer.strategy in ("progressive", "joint")
+    graph: dict[str, tuple[str, ...]] = {"prepare": (), "teacher": ("prepare",)}
+    if taught:
+        graph["transfer"] = ("prepare", "teacher")
+    graph["distill"] = ("prepare", "teacher", *(["transfer"] if taught else []))
+    if "twin" in config.stages:
+        graph["twin"] = ("prepare",)
+    graph["evaluate"] = (
+        "prepare",
+        *(name for name in ("teacher", "distill", "twin") if name in graph),
+    )
+    wanted = [name for name in STAGES if name in config.stages and name in graph]
+    for name in list(reversed(graph)):
+        if name in wanted:
+            wanted += [source for source in graph[name] if source not in wanted]
+    return {name: graph[name] for name in STAGES if name in wanted}
+
+
+def run(config: Config, console: rich.console.Console) -> None:
+    """Runs every stage that `config.stages` names and that is not finished.
+
+    Raises InputError for a mistake in configuration or input, before anything is computed where it
+    can be known then.
+    """
+    this = Run(config, console)
+    check_vocabulary(config)
+    graph = inputs_of(config)
+    plan = {name: _artefact(this, name, inputs) for name, inputs in graph.items()}
+    _check_found(config, plan)
+    mesh = make_mesh(config.execution.mesh)
+    _check_batches(config, mesh)
+    for name, artefact in plan.items():
+        if artefact.manifest is not None:
+            console.print(f"[dim]{name}: finished before, in {artefact.directory}[/]")
+            continue
+        _explain(artefact, console)
+        artefacts.begin(artefact)
+        artefacts.finish(artefact, timed(BODIES[name], this, artefact, mesh))
+    if "evaluate" in plan:
+        results.publish(this.directory, plan["evaluate"], console)
+
+
+def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
+    """Returns the stage's artefact: one that the configuration names, or this run's own."""
+    config = this.config
+    given = {"prepare": config.data.prepared, "teacher": config.teacher.path}.get(stage)
+    if given:
+        artefact = _given(stage, Path(given))
+    else:
+        chosen = science(config, stage)
+        if stage == "prepare":
+            cache = Path(config.execution.runs_dir) / "fingerprints.json"
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            chosen["sources"] = [
+                corpus.fingerprint(source, cache)
+                for source in corpus.parse_sources(config.data.source)
+            ]
+            if config.tokenizer.path:
+                loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
+                chosen["tokenizer_digest"] = loaded.digest
+        digests = {name: this.made[name].digest for name in inputs}
+        artefact = artefacts.declare(this.directory, stage, chosen, digests)
+    this.made[stage] = artefact
+    return artefact
+
+
+def _given(stage: str, directory: Path) -> Artefact:
+    setting = {"prepare": "data.prepared", "teacher": "teacher.path"}[stage]
+    artefact = artefacts.existing(stage, directory)
+    if artefact is None:
+        raise InputError(
+            f"{setting}={str(directory)!r} is not the folder of a finished stage '{stage}'; it "
+            f"should be one like runs/<name>/{stage}-<digest> that holds a manifest.json"
+        )
+    return artefact
+
+
+def _check_found(config: Config, plan: dict[str, Artefact]) -> None:
+    for name, artefact in plan.items():
+        if name not in config.stages and artefact.manifest is None:
+            needed_by = next(
+                stage for stage in config.stages if name in inputs_of(config).get(stage, ())
+            )
+            raise InputError(
+                f"the stage '{needed_by}' needs the {name}, which is neither among the stages "
+                f"{list(config.stages)} nor finished in {artefact.directory}; add '{name}' to "
+                "stages"
+                + (", or name a finished one with teacher.path" if name == "teacher" else "")
+            )
+
+
+def check_vocabulary(config: Config) -> None:
+    """Raises InputError where a given vocabulary does not fit the models or the records."""
+    if not config.tokenizer.path:
+        return
+    loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
+    check_model_vocabularies(config, loaded.size)
+    if (
+        config.data.prepared
+        and records.load_tokenizer(Path(config.data.prepared) / "records").digest != loaded.digest
+    ):
+        raise InputError(
+            f"tokenizer.path={config.tokenizer.path!r} is not the tokenizer that made the records "
+            f"in data.prepared={config.data.prepared!r}; leave tokenizer.path out, or prepare anew"
+        )
+
+
+def _check_batches(config: Config, mesh: jax.sharding.Mesh) -> None:
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = rows * config.execution.micro_batches
+    needed = {"teacher": parts, "transfer": parts, "distill": parts, "evaluate": rows}
+    for stage, divisor in needed.items():
+        size = getattr(config, stage).batch_size
+        if size % divisor:
+            what = "data x fsdp" if stage == "evaluate" else "data x fsdp x micro_batches"
+            raise InputError(
+                f"{stage}.batch_size={size} does not divide over {what} = {divisor}; "
+                f"the nearest that does is {max(round(size / divisor), 1) * divisor}"
+            )
+
+
+def _explain(artefact: Artefact, console: rich.console.Console) -> None:
+    """Says why a stage is made although the run already holds one like it."""
+    if (artefact.directory / "stage.json").exists():
+        console.print(f"{artefact.stage}: going on in {artefact.directory}")
+        return
+    found = artefacts.differences(artefact)
+    if found is None:
+        console.print(f"{artefact.stage}: in {artefact.directory}")
+        return
+    other, changed = found
+    console.print(
+        f"{artefact.stage}: made anew in {artefact.directory}, because {'; '.join(changed)}. "
+        f"The earlier one stays in {other}"
+    )

@@ -1,0 +1,358 @@
+"""What the encoder computes, what it leaves out, and what must not change its numbers."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mobilebert_jax.model import encoder, sizes
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.model.sizes import ModelConfig
+from tests.model import programs
+from tests.parity.cases import random_batch, random_params
+
+NARROW: dict[str, Any] = {
+    "vocab_size": 50,
+    "max_positions": 16,
+    "hidden": 16,
+    "embedding": 8,
+    "intermediate": 24,
+    "layers": 4,
+    "heads": 2,
+}
+STUDENT = dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, **NARROW)
+NETWORK = Network(STUDENT)
+
+
+def narrow(name: str) -> ModelConfig:
+    """Returns a published network with its form kept and its widths shrunk."""
+    config = sizes.PUBLISHED[name]
+    changes = NARROW | {"layers": 2}
+    if config.bottlenecks:
+        wider = config.bottleneck > config.hidden
+        return dataclasses.replace(config, **(changes | {"bottleneck": 32 if wider else 8}))
+    return dataclasses.replace(config, **(changes | {"bottleneck": 16, "embedding": 16}))
+
+
+@functools.lru_cache
+def params_of(config: ModelConfig) -> dict[str, Any]:
+    return jax.tree.map(jnp.asarray, random_params(config))
+
+
+@functools.lru_cache
+def batch_of(config: ModelConfig) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value) for name, value in random_batch(config).items()}
+
+
+PARAMS, BATCH = params_of(STUDENT), batch_of(STUDENT)
+
+
+def loss_of(
+    params: dict[str, Any],
+    network: Network,
+    batch: dict[str, jax.Array],
+    **choices: Any,
+) -> jax.Array:
+    """Returns a sum in which every output counts, padding excepted."""
+    encoded = encoder.encode(network, params, batch, **choices)
+    predicted = encoder.predict(network, params, encoded.hidden_BTD, batch)
+    masked_lm = jax.nn.log_softmax(predicted.masked_lm_BPV)[..., 3]
+    return -jnp.mean(masked_lm) - jnp.mean(jax.nn.log_softmax(predicted.next_sentence_B2)[:, 1])
+
+
+def gradients_of(network: Network, **choices: Any) -> tuple[jax.Array, dict[str, Any]]:
+    function = functools.partial(
+        loss_of,
+        network=network,
+        batch=batch_of(network.config),
+        **choices,
+    )
+    return jax.jit(jax.value_and_grad(function))(params_of(network.config))
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = 2e-6) -> None:
+    """Compares trees leaf by leaf, relative to the largest magnitude of each expected leaf."""
+    for mine, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        scale = max(float(np.abs(other).max()), 1e-3)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * scale)
+
+
+def at_real_tokens(encoded: encoder.Encoded, batch: dict[str, jax.Array]) -> np.ndarray:
+    return np.asarray(encoded.hidden_BTD)[np.asarray(batch["input_mask"]) == 1]
+
+
+def repadded(batch: dict[str, jax.Array], *, more: int, token: int) -> dict[str, jax.Array]:
+    """Returns `batch` with `more` padding after it and `token` in all padding."""
+    grown = {
+        name: jnp.pad(batch[name], ((0, 0), (0, more)))
+        for name in ("input_ids", "segment_ids", "input_mask")
+    }
+    ids_BT = jnp.where(grown["input_mask"] == 1, grown["input_ids"], token)
+    return batch | grown | {"input_ids": ids_BT}
+
+
+# Padding
+
+
+@pytest.mark.parametrize("name", sizes.PUBLISHED)
+@pytest.mark.parametrize(("more", "token"), [(3, 0), (0, 7), (5, 9)])
+def test_padding_changes_nothing(name: str, more: int, token: int) -> None:
+    config = narrow(name)
+    network, params, batch = Network(config), params_of(config), batch_of(config)
+    other = repadded(batch, more=more, token=token)
+    expected = at_real_tokens(encoder.encode(network, params, batch), batch)
+    actual = at_real_tokens(encoder.encode(network, params, other), other)
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(("more", "token"), [(3, 0), (0, 7)])
+def test_padding_is_seen_by_the_trigram_of_published_weights(more: int, token: int) -> None:
+    """Longer padding is seen by a full sequence, other ids by those that were padded already."""
+    config = dataclasses.replace(STUDENT, trigram_masks_padding=False)
+    network = Network(config)
+    other = repadded(BATCH, more=more, token=token)
+    expected = at_real_tokens(encoder.encode(network, PARAMS, BATCH), BATCH)
+    actual = at_real_tokens(encoder.encode(network, PARAMS, other), other)
+    assert np.abs(actual - expected).max() > 0.01
+
+
+def test_real_tokens_do_change_the_result() -> None:
+    """Guards the padding tests: they would also pass for a network that ignores its input."""
+    changed = BATCH | {"input_ids": BATCH["input_ids"].at[1, 2].set(44)}
+    before = encoder.encode(NETWORK, PARAMS, BATCH).hidden_BTD
+    after = encoder.encode(NETWORK, PARAMS, changed).hidden_BTD
+    assert (np.abs(after - before)[1, :7].max(axis=-1) > 1e-4).all()
+    np.testing.assert_array_equal(after[0], before[0])
+
+
+def test_a_sequence_of_padding_only_stays_finite() -> None:
+    empty = BATCH | {"input_mask": BATCH["input_mask"].at[2].set(0)}
+    loss, gradients = jax.value_and_grad(loss_of)(PARAMS, NETWORK, empty)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, gradients)))
+
+
+# Capturing, and running the lower blocks only
+
+
+@pytest.mark.parametrize("capture", [(0,), (3,), (1, 2), (0, 3), (0, 2)])
+def test_captured_layers_equal_those_of_a_full_capture(capture: tuple[int, ...]) -> None:
+    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    part = encoder.encode(NETWORK, PARAMS, BATCH, capture=capture)
+    assert full.captured is not None and part.captured is not None
+    assert part.captured.features_BTD.shape == (len(capture), 3, 10, 16)
+    assert part.captured.scores_BHTS.shape == (len(capture), 3, 2, 10, 10)
+    chosen = jax.tree.map(lambda x: x[jnp.array(capture)], full.captured)
+    assert_close(part.captured, chosen)
+    assert_close(part.hidden_BTD, full.hidden_BTD)
+
+
+def test_nothing_is_captured_unasked() -> None:
+    encoded = encoder.encode(NETWORK, PARAMS, BATCH)
+    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    assert encoded.captured is None
+    assert full.captured is not None
+    assert_close(encoded.hidden_BTD, full.captured.features_BTD[-1])
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3, 4])
+def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
+    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    part = encoder.encode(NETWORK, PARAMS, BATCH, layers=layers)
+    assert full.captured is not None
+    outputs = [full.embedded_BTD, *full.captured.features_BTD]
+    assert_close(part.hidden_BTD, outputs[layers])
+
+
+def test_blocks_above_are_absent_from_the_program() -> None:
+    broken = PARAMS | {"blocks": jax.tree.map(lambda p: p.at[2:].set(jnp.nan), PARAMS["blocks"])}
+    choices: dict[str, Any] = {"layers": 2, "capture": (1,), "freeze_below": 1}
+    loss, gradients = jax.value_and_grad(loss_of)(broken, NETWORK, BATCH, **choices)
+    assert np.isfinite(loss)
+    for leaf in jax.tree.leaves(gradients["blocks"]):
+        assert np.isfinite(leaf).all()
+        np.testing.assert_array_equal(leaf[2:], 0)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize("capture", [(), (0,)])
+def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, ...]) -> None:
+    def run(params: dict[str, Any]) -> encoder.Encoded:
+        return encoder.encode(NETWORK, params, BATCH, layers=layers, capture=capture)
+
+    program = jax.make_jaxpr(run)(PARAMS)
+    assert sum(programs.scan_lengths(program)) == layers
+    flops = 3 * sizes.forward_flops(STUDENT, 10, layers=layers)
+    assert programs.matrix_flops(program) == flops
+
+
+# Freezing
+
+
+@pytest.mark.parametrize("below", [1, 2, 3])
+def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> None:
+    loss, gradients = gradients_of(NETWORK)
+    frozen_loss, frozen = gradients_of(NETWORK, freeze_below=below)
+    assert_close(frozen_loss, loss)
+    for leaf, whole in zip(
+        jax.tree.leaves(frozen["blocks"]), jax.tree.leaves(gradients["blocks"]), strict=True
+    ):
+        np.testing.assert_array_equal(leaf[:below], 0)
+        assert_close(leaf[below:], whole[below:], 1e-5)
+    for name in ("projection", "norm", "type", "position"):
+        for leaf in jax.tree.leaves(frozen["embeddings"][name]):
+            np.testing.assert_array_equal(leaf, 0)
+    # The word table is the output matrix as well, and keeps the gradient of that use.
+    assert_close(frozen["masked_lm"], gradients["masked_lm"], 1e-5)
+    assert np.abs(frozen["embeddings"]["word"]).max() > 0
+
+
+def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
+    def flops(below: int) -> int:
+        function = functools.partial(loss_of, network=NETWORK, batch=BATCH, freeze_below=below)
+        return programs.matrix_flops(jax.make_jaxpr(jax.grad(function))(PARAMS))
+
+    one_block = 3 * (
+        sizes.forward_flops(STUDENT, 10, layers=1) - sizes.forward_flops(STUDENT, 10, layers=0)
+    )
+    # A backward pass has two products for each of the forward pass.
+    assert flops(1) - flops(3) == 2 * 2 * one_block
+
+
+# Precision, rematerialisation, dropout
+
+
+@pytest.mark.parametrize("policy", ["dots", "full"])
+@pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large"])
+def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
+    config = narrow(name)
+    plain = gradients_of(Network(config))
+    assert_close(gradients_of(Network(config, remat=policy)), plain, 1e-5)
+
+
+def test_policies_recompute_as_much_as_they_say() -> None:
+    def flops(policy: str) -> int:
+        function = functools.partial(loss_of, network=Network(STUDENT, remat=policy), batch=BATCH)
+        return programs.matrix_flops(jax.make_jaxpr(jax.grad(function))(PARAMS))
+
+    assert flops("none") < flops("dots") < flops("full")
+
+
+@pytest.mark.parametrize("name", sizes.PUBLISHED)
+def test_bfloat16_stays_close_and_keeps_parameters_and_logits_in_float32(name: str) -> None:
+    config = narrow(name)
+    exact, rough = Network(config), Network(config, dtype="bfloat16")
+    loss, gradients = gradients_of(exact)
+    rough_loss, rough_gradients = gradients_of(rough)
+    assert rough_loss == pytest.approx(float(loss), rel=0.05)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(rough_gradients))
+    exact_out = encoder.encode(exact, params_of(config), batch_of(config), capture=(1,))
+    out = encoder.encode(rough, params_of(config), batch_of(config), capture=(1,))
+    assert out.captured is not None
+    assert out.hidden_BTD.dtype == jnp.bfloat16
+    assert out.captured.scores_BHTS.dtype == jnp.float32
+    assert_close(out.hidden_BTD.astype(jnp.float32), exact_out.hidden_BTD, 0.06)
+    predicted = encoder.predict(rough, params_of(config), out.hidden_BTD, batch_of(config))
+    assert {logits.dtype for logits in predicted} == {jnp.dtype("float32")}
+
+
+def test_layer_norm_statistics_are_float32_under_bfloat16() -> None:
+    """In bfloat16 the offset of 256 would leave steps of 2 and no variance at all."""
+    from mobilebert_jax.model.layers import Norm
+
+    norm = Norm("layer_norm", "hidden", dtype="bfloat16")
+    x = 256.0 + jnp.linspace(-0.5, 0.5, 64)
+    params = {"scale": jnp.ones(64), "shift": jnp.zeros(64)}
+    y = norm.apply({"params": params}, x)
+    assert y.dtype == jnp.bfloat16
+    expected = (x - x.mean()) / x.std()
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", sizes.PUBLISHED)
+def test_every_parameter_is_float32_and_has_a_named_axis_for_each_dimension(
+    name: str, dtype: str
+) -> None:
+    network = Network(sizes.PUBLISHED[name], dtype=dtype)
+    boxed = jax.eval_shape(lambda: encoder.init(network, jax.random.key(0)))
+    is_box = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)  # noqa: E731
+    leaves = jax.tree.leaves(boxed, is_leaf=is_box)
+    assert leaves
+    for leaf in leaves:
+        assert is_box(leaf)
+        assert leaf.value.dtype == jnp.float32
+        assert len(leaf.names) == leaf.value.ndim
+        assert None not in leaf.names
+    for leaf in jax.tree.leaves(boxed["blocks"], is_leaf=is_box):
+        assert leaf.names[0] == "layers"
+
+
+def test_fresh_parameters_follow_bert() -> None:
+    params = nn.unbox(encoder.init(NETWORK, jax.random.key(0)))
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    for name, leaf in flat.items():
+        kind = name.rsplit("/", 1)[-1]
+        if kind in ("scale", "shift", "bias"):
+            np.testing.assert_array_equal(leaf, 1.0 if kind == "scale" else 0.0)
+        else:
+            # flax widens the normal so that what truncation leaves has this deviation.
+            assert np.abs(leaf).max() < 2.3 * STUDENT.initializer_range
+            assert leaf.std() == pytest.approx(STUDENT.initializer_range, rel=0.25)
+    query = flat["blocks/attention/query/kernel"]
+    assert np.abs(query[0] - query[1]).max() > 0.01
+
+
+def test_dropout_acts_only_with_a_key_and_follows_it() -> None:
+    def hidden(key: jax.Array | None, config: ModelConfig = STUDENT) -> np.ndarray:
+        encoded = encoder.encode(Network(config), PARAMS, BATCH, dropout_key=key)
+        return np.asarray(encoded.hidden_BTD)
+
+    one, other = jax.random.key(1), jax.random.key(2)
+    np.testing.assert_array_equal(hidden(None), hidden(None))
+    np.testing.assert_array_equal(hidden(one), hidden(one))
+    assert np.abs(hidden(one) - hidden(other)).max() > 1e-3
+    assert np.abs(hidden(one) - hidden(None)).max() > 1e-3
+    without = dataclasses.replace(STUDENT, hidden_dropout=0.0, attention_dropout=0.0)
+    assert_close(hidden(one, without), hidden(None))
+
+
+@pytest.mark.parametrize("kind", ["hidden_dropout", "attention_dropout"])
+@pytest.mark.parametrize("name", ["ib_bert_large", "bert_base"])
+def test_each_dropout_acts_on_its_own_and_differs_by_layer(name: str, kind: str) -> None:
+    config = dataclasses.replace(
+        narrow(name), **({"hidden_dropout": 0.0, "attention_dropout": 0.0} | {kind: 0.3})
+    )
+    same = jax.tree.map(lambda p: p.at[1].set(p[0]), params_of(config)["blocks"])
+    params = params_of(config) | {"blocks": same}
+
+    def run(key: jax.Array | None) -> encoder.Encoded:
+        return encoder.encode(
+            Network(config), params, batch_of(config), capture=(0, 1), dropout_key=key
+        )
+
+    noisy, quiet = run(jax.random.key(0)), run(None)
+    assert np.abs(noisy.hidden_BTD - quiet.hidden_BTD).max() > 1e-3
+    assert (np.abs(noisy.embedded_BTD - quiet.embedded_BTD).max() > 0) == (kind == "hidden_dropout")
+
+
+# All published networks
+
+
+@pytest.mark.parametrize("name", sizes.PUBLISHED)
+def test_published_forms_run_forward_and_backward(name: str) -> None:
+    network = Network(narrow(name))
+    loss, gradients = gradients_of(network)
+    assert np.isfinite(loss)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all(), path
+        if "'key'" in jax.tree_util.keystr(path) and leaf.ndim == 2:
+            continue  # softmax does not see what a key's bias adds
+        assert np.abs(leaf).max() > 0, path

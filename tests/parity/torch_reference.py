@@ -1,0 +1,118 @@
+"""Runs Hugging Face's PyTorch MobileBERT and BERT on our parameters; needs torch, no network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from mobilebert_jax.model.sizes import ModelConfig
+from tests.parity import huggingface
+from tests.parity.cases import Results
+
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "relu6": "relu6",
+}
+
+
+def build(config: ModelConfig, attention: str = "eager") -> torch.nn.Module:
+    """Returns the PyTorch network of these settings in evaluation mode, with random weights."""
+    shared = {
+        "vocab_size": config.vocab_size,
+        "type_vocab_size": config.type_vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.intermediate,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "hidden_act": _ACTIVATIONS[config.activation],
+        "hidden_dropout_prob": config.hidden_dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "layer_norm_eps": 1e-12,
+        "attn_implementation": attention,
+    }
+    if config.bottlenecks:
+        model = transformers.MobileBertForPreTraining(
+            transformers.MobileBertConfig(
+                **shared,
+                embedding_size=config.embedding,
+                intra_bottleneck_size=config.bottleneck,
+                num_feedforward_networks=config.feedforwards,
+                normalization_type=config.norm,
+                trigram_input=config.trigram,
+                use_bottleneck=True,
+                use_bottleneck_attention=config.query_key == "bottleneck_input",
+                key_query_shared_bottleneck=config.query_key == "shared_bottleneck",
+                classifier_activation=config.pooler,
+            )
+        )
+    else:
+        model = transformers.BertForPreTraining(transformers.BertConfig(**shared))
+    _repair(model, config)
+    return model.eval()
+
+
+def _repair(model: torch.nn.Module, config: ModelConfig) -> None:
+    """Undoes the port's departures from the authors' code."""
+    for module in model.modules():
+        # The port leaves the embedding norm and each block's last feed-forward norm at PyTorch's
+        # default of 1e-5; the authors use 1e-12 everywhere.
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-12
+        # A padding index cuts the gradient that the row of the padding token gets as an input.
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None
+    if config.bottlenecks and config.query_key == "block_input":
+        # The port gives these two the width of a bottleneck that this form does not have.
+        for layer in model.mobilebert.encoder.layer:
+            layer.attention.self.query = torch.nn.Linear(config.hidden, config.bottleneck)
+            layer.attention.self.key = torch.nn.Linear(config.hidden, config.bottleneck)
+
+
+def load(model: torch.nn.Module, config: ModelConfig, params: Mapping[str, Any]) -> None:
+    """Copies our parameters into `model`; raises if a tensor is missing, unknown or misshapen."""
+    state = huggingface.to_state(config, params)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+
+
+def labels_at_positions(batch: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Returns [B, T] labels, -100 (ignored by PyTorch's loss) where nothing is predicted."""
+    labels_BT = np.full(batch["input_ids"].shape, -100, np.int64)
+    np.put_along_axis(
+        labels_BT, batch["masked_lm_positions"].astype(np.int64), batch["masked_lm_ids"], axis=1
+    )
+    return torch.from_numpy(labels_BT)
+
+
+def their_results(
+    config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
+) -> Results:
+    """Returns what the PyTorch network computes from the same parameters and batch."""
+    model = build(config)
+    load(model, config, params)
+    output = model(
+        input_ids=torch.from_numpy(batch["input_ids"]).long(),
+        attention_mask=torch.from_numpy(batch["input_mask"]).long(),
+        token_type_ids=torch.from_numpy(batch["segment_ids"]).long(),
+        labels=labels_at_positions(batch),
+        next_sentence_label=torch.from_numpy(batch["next_sentence_labels"]).long(),
+        output_hidden_states=True,
+        output_attentions=True,
+    )
+    output.loss.backward()
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
+    logits_BTV = output.prediction_logits.detach().numpy()
+    return Results(
+        hidden_states=torch.stack(output.hidden_states).detach().numpy(),
+        attention=torch.stack(output.attentions).detach().numpy(),
+        masked_lm=np.take_along_axis(
+            logits_BTV, batch["masked_lm_positions"][..., None].astype(np.int64), axis=1
+        ),
+        next_sentence=output.seq_relationship_logits.detach().numpy(),
+        loss=output.loss.detach().numpy(),
+        gradients=huggingface.to_params(config, gradients),
+    )
