@@ -43,32 +43,35 @@ def demo() -> Config:
         sizes.IB_BERT_LARGE,
         vocab_size=0,
         max_positions=64,
-        hidden=128,
-        embedding=64,
-        bottleneck=256,
-        intermediate=512,
+        hidden=96,
+        embedding=48,
+        bottleneck=128,
+        intermediate=384,
         layers=4,
+        hidden_dropout=0.0,  # no text is read twice
+        attention_dropout=0.0,
     )
     student = dataclasses.replace(
         sizes.MOBILEBERT,
         vocab_size=0,
         max_positions=64,
-        hidden=128,
-        embedding=64,
-        bottleneck=64,
-        intermediate=128,
+        hidden=96,
+        embedding=48,
+        bottleneck=48,
+        intermediate=96,
         layers=4,
     )
-    adamw = Optimizer(kind="adamw", peak_rate=1e-3, warmup_steps=100, bias_correction=True)
+    adamw = Optimizer(kind="adamw", peak_rate=2e-3, warmup_steps=100, bias_correction=True)
+    constant = dataclasses.replace(adamw, peak_rate=1e-3, warmup_steps=0, decay="constant")
     return Config(
         data=Data(source="python_docs", length=64, max_predictions=10),
-        tokenizer=Tokenizer(vocab_size=4096),
-        teacher=Teacher(model=teacher, steps=1200, batch_size=64, optimizer=adamw),
+        tokenizer=Tokenizer(vocab_size=3072),
+        teacher=Teacher(model=teacher, steps=2000, batch_size=16, optimizer=adamw),
         student=student,
-        transfer=Transfer(steps=400, batch_size=64),
-        distill=Distill(steps=600, batch_size=64, optimizer=adamw),
+        transfer=Transfer(steps=600, batch_size=16, optimizer=constant),
+        distill=Distill(steps=800, batch_size=16, optimizer=adamw),
         evaluate=Evaluate(examples=2048, batch_size=64),
-        execution=Execution(checkpoint_every=200, log_every=10),
+        execution=Execution(checkpoint_every=500, log_every=10),
     )
 
 

@@ -294,6 +294,8 @@ def _range_problems(config: Config) -> list[str]:
     for key in ("distill.alpha", "data.mask_rate", "data.short_rate", "transfer.lower_rate"):
         if not 0.0 <= flat[key] <= 1.0:
             found.append(f"{key}={flat[key]} must lie between 0 and 1")
+    if config.execution.workers < 0:
+        found.append(f"execution.workers={config.execution.workers} must be at least 0")
     if not 0.0 < config.data.held_out < 1.0:
         found.append(f"data.held_out={config.data.held_out} must lie strictly between 0 and 1")
     if config.distill.temperature <= 0:
@@ -323,8 +325,9 @@ def _data_problems(config: Config) -> list[str]:
                 f"{name}.vocab_size={model.vocab_size} is smaller than "
                 f"tokenizer.vocab_size={config.tokenizer.vocab_size}"
             )
+    parts = max(config.execution.micro_batches, 1)  # less than 1 is a mistake of its own
     for stage, size in _batch_sizes(config):
-        if size % config.execution.micro_batches:
+        if size % parts:
             found.append(
                 f"{stage}.batch_size={size} does not divide into "
                 f"execution.micro_batches={config.execution.micro_batches}"

@@ -67,14 +67,14 @@ def _experiment(arguments: Sequence[str]) -> str:
 
 def _check_experiment(experiment: str) -> None:
     """Finds a misspelt file or scale before the flag library turns it into a traceback."""
-    path, _, scale = experiment.partition(":")
+    path, given, scale = experiment.partition(":")
     if not Path(path).is_file():
         folder = Path(path).parent if Path(path).parent.is_dir() else Path("experiments")
         known = [str(p) for p in sorted(folder.glob("*.py"))]
         hint = f"; the nearest is {nearest(path, known)}" if known else ""
         raise InputError(f"there is no experiment {path}{hint}")
     allowed = runpy.run_path(path).get("SCALES", ())
-    if scale and allowed and scale not in allowed:
+    if given and allowed and scale not in allowed:
         raise InputError(
             f"{path} has no scale {scale!r}; it has {', '.join(allowed)}; "
             f"the nearest is {nearest(scale, allowed)!r}"

@@ -12,8 +12,9 @@ from mobilebert_jax.science import student_steps, transfer_steps
 
 def show(config: Config, console: rich.console.Console) -> None:
     """Prints both networks and every stage with its steps, batch and compute."""
-    console.print(f"[bold]{config.name}[/], seed {config.seed}, {config.precision}")
-    console.print(f"text: {config.data.source}")
+    console.print(f"{config.name}, seed {config.seed}, {config.precision}", markup=False)
+    console.print(f"text: {config.data.source}", markup=False)
+    console.print(f"examples of {config.data.length} tokens")
     console.print(_networks(config))
     console.print(_stages(config))
 
@@ -23,26 +24,33 @@ def _settled(config: Config, model: ModelConfig) -> ModelConfig:
 
 
 def _networks(config: Config) -> rich.table.Table:
-    table = rich.table.Table(
-        "network", "layers", "hidden", "bottleneck", "encoder", "with heads", "GFLOPs a sequence"
-    )
-    for name, model in (("teacher", config.teacher.model), ("student", config.student)):
-        model = _settled(config, model)
-        table.add_row(
-            name,
-            str(model.layers),
-            str(model.hidden),
-            str(model.bottleneck),
-            f"{sizes.encoder_parameters(model):,}",
-            f"{sizes.pretraining_parameters(model):,}",
-            f"{sizes.forward_flops(model, config.data.length) / 1e9:.2f}",
-        )
+    """One column a network, so that the largest counts stay whole on a narrow terminal."""
+    models = [_settled(config, model) for model in (config.teacher.model, config.student)]
+    table = rich.table.Table("network")
+    for name in ("teacher", "student"):
+        table.add_column(name, justify="right", no_wrap=True)
+    length = config.data.length
+    for label, values in (
+        ("layers", [str(model.layers) for model in models]),
+        ("hidden", [str(model.hidden) for model in models]),
+        ("bottleneck", [str(model.bottleneck) for model in models]),
+        ("encoder parameters", [f"{sizes.encoder_parameters(model):,}" for model in models]),
+        ("with heads", [f"{sizes.pretraining_parameters(model):,}" for model in models]),
+        (
+            "GFLOPs a sequence",
+            [f"{sizes.forward_flops(model, length) / 1e9:.2f}" for model in models],
+        ),
+    ):
+        table.add_row(label, *values)
     return table
 
 
 def _stages(config: Config) -> rich.table.Table:
-    table = rich.table.Table("stage", "steps", "batch", "length", "training FLOPs", "how")
-    length = config.data.length
+    table = rich.table.Table()
+    table.add_column("stage", no_wrap=True)
+    for name in ("steps", "batch", "FLOPs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("how", overflow="fold")
     plan = stage_plan(config)
     for name in config.stages:
         steps, batch, flops, how = plan[name]
@@ -50,7 +58,6 @@ def _stages(config: Config) -> rich.table.Table:
             name,
             f"{steps:,}" if steps else "",
             f"{batch:,}" if steps else "",
-            str(length) if steps else "",
             f"{flops:.2e}" if flops else "",
             how,
         )

@@ -8,6 +8,9 @@ from mobilebert_jax.optimizer import rates
 EXAMPLE_SETTINGS = ("length", "max_predictions", "mask_rate", "short_rate", "whole_words")
 """Settings of `data` that shape examples; the others shape records."""
 
+TEACHER_WORD_SETTINGS = ("distill.alpha", "distill.temperature")
+"""Settings of distillation that mean nothing to the twin, which has no teacher."""
+
 SCIENCE = {
     "prepare": ("data.", "tokenizer."),
     "teacher": ("seed", "precision", "data.", "teacher."),
@@ -38,6 +41,8 @@ def science(config: Config, stage: str) -> dict[str, Any]:
     chosen = {}
     for key, value in flat.items():
         if not key.startswith(SCIENCE[stage]):
+            continue
+        if stage == "twin" and key in TEACHER_WORD_SETTINGS:
             continue
         if key.startswith("data."):
             shapes_examples = key.removeprefix("data.") in EXAMPLE_SETTINGS

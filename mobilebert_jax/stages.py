@@ -101,9 +101,8 @@ def _given(stage: str, directory: Path) -> Artefact:
 def _check_found(config: Config, plan: dict[str, Artefact]) -> None:
     for name, artefact in plan.items():
         if name not in config.stages and artefact.manifest is None:
-            needed_by = next(
-                stage for stage in config.stages if name in inputs_of(config).get(stage, ())
-            )
+            needing = [stage for stage, found in plan.items() if name in found.inputs]
+            needed_by = next((stage for stage in needing if stage in config.stages), needing[0])
             raise InputError(
                 f"the stage '{needed_by}' needs the {name}, which is neither among the stages "
                 f"{list(config.stages)} nor finished in {artefact.directory}; add '{name}' to "

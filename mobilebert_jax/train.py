@@ -106,11 +106,12 @@ def train(
                     meters.pause("evaluating")
                     meters.write(step, stage.held_out(state.params))
                     meters.resume()
-                if due(step, execution.checkpoint_every) or step + 1 == stage.steps:
+                stopping, last = stop_request.received, step + 1 == stage.steps
+                if stopping or last or due(step, execution.checkpoint_every):
                     checkpoints.save(state, step + 1)
-                elif stop_request.received:
-                    checkpoints.save(state, step + 1)
+                if stopping:
                     checkpoints.close()
+                    nonfinite.look_at(meters.flush())
                     raise Preempted(f"{stage.name} is saved at step {step + 1}")
         nonfinite.look_at(meters.flush())
     checkpoints.close()

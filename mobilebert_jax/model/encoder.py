@@ -59,7 +59,7 @@ def init(network: Network, key: jax.Array) -> Params:
     config = network.config
     ids_BT = jnp.zeros((1, 2), jnp.int32)
     mask_BT = jnp.ones((1, 2))
-    h_BTD = jnp.zeros((1, 2, config.hidden))
+    h_BTD = jnp.zeros((1, 2, config.hidden), network.dtype)
     word_VE = jnp.zeros((config.vocab_size, config.embedding))
     parts: dict[str, tuple[nn.Module, tuple[jax.Array, ...]]] = {
         "embeddings": (Embeddings(network), (ids_BT, ids_BT, mask_BT)),

@@ -90,9 +90,32 @@ class Norm(nn.Module):
         return (x * scale + shift).astype(self.dtype)
 
 
+@jax.custom_vjp
 def normalize(x: jax.Array) -> jax.Array:
-    """Returns `x` with mean 0 and population variance 1 along its last axis, in float32."""
-    x = x.astype(jnp.float32)
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    """Returns `x` with mean 0 and population variance 1 along its last axis, in float32.
+
+    The gradient is written out, because what automatic differentiation makes of the two nested
+    means takes a CPU nearly twice the time of a whole training step, and twice the compilation.
+    """
+    return _normalize_forward(x)[0]
+
+
+def _normalize_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    centred = x.astype(jnp.float32)
+    centred -= jnp.mean(centred, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    return centred * inverse, (centred * inverse, inverse, jnp.zeros((), x.dtype))
+
+
+def _normalize_backward(
+    kept: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array]:
+    """d/dx = (g - mean(g) - y mean(g y)) / deviation, in the type of x."""
+    normalized, inverse, like = kept
+    shared = jnp.mean(gradient, axis=-1, keepdims=True)
+    along = jnp.mean(gradient * normalized, axis=-1, keepdims=True)
+    return ((inverse * (gradient - shared - normalized * along)).astype(like.dtype),)
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)

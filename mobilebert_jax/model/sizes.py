@@ -153,6 +153,10 @@ def problems(config: ModelConfig) -> list[str]:
         found.append(
             f"trigram=False needs embedding equal to hidden={config.hidden}, not {config.embedding}"
         )
+    if config.vocab_size < 0:
+        found.append(f"vocab_size={config.vocab_size} must be 0 (the tokenizer's) or more")
+    if config.initializer_range <= 0:
+        found.append(f"initializer_range={config.initializer_range} must be above 0")
     if config.embedding > config.hidden:
         found.append(f"embedding={config.embedding} is wider than hidden={config.hidden}")
     for name in ("hidden_dropout", "attention_dropout"):

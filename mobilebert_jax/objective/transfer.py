@@ -26,12 +26,17 @@ def objective(
 
     With `config.lower_rate` 0 and a single layer, no gradient flows below that layer's block.
     """
-    freeze_below = layers[0] if config.lower_rate == 0 and len(layers) == 1 else 0
+    frozen_below = config.lower_rate == 0 and len(layers) == 1
+    freeze_below = layers[0] if frozen_below else 0
     depth = layers[-1] + 1
     scale = 1.0 / student.config.layers if config.average_layers else 1.0
     factors = {name: scale * getattr(config, name) for name in LOSSES}
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
+        if frozen_below:
+            # Below layer 0 there are only the embeddings, for which `freeze_below` has no number.
+            embeddings = jax.lax.stop_gradient(params["embeddings"])
+            params = {**params, "embeddings": embeddings}
         taught = encoder.encode(
             student, params, batch, layers=depth, capture=layers, freeze_below=freeze_below
         ).shown

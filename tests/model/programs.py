@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.extend import core
 
 
-def _equations(jaxpr: core.Jaxpr, times: int = 1) -> Iterator[tuple[core.JaxprEqn, int]]:
+def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
     """Yields every equation, those inside loops and calls too, and how often it is executed."""
     for equation in jaxpr.eqns:
         yield equation, times

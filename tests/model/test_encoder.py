@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.model import encoder, sizes
-from mobilebert_jax.model.layers import Network
+from mobilebert_jax.model.layers import Network, Norm
 from mobilebert_jax.model.sizes import ModelConfig
 from tests.model import programs
-from tests.parity.cases import random_batch, random_params
+from tests.parity.cases import QUICK_COMPILATION, random_batch, random_params
 
 NARROW: dict[str, Any] = {
     "vocab_size": 50,
@@ -24,6 +24,7 @@ NARROW: dict[str, Any] = {
     "intermediate": 24,
     "layers": 4,
     "heads": 2,
+    "feedforwards": 2,
 }
 STUDENT = dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, **NARROW)
 NETWORK = Network(STUDENT)
@@ -32,7 +33,7 @@ NETWORK = Network(STUDENT)
 def narrow(name: str) -> ModelConfig:
     """Returns a published network with its form kept and its widths shrunk."""
     config = sizes.PUBLISHED[name]
-    changes = NARROW | {"layers": 2}
+    changes = NARROW | {"layers": 2, "feedforwards": min(config.feedforwards, 2)}
     if config.bottlenecks:
         wider = config.bottleneck > config.hidden
         return dataclasses.replace(config, **(changes | {"bottleneck": 32 if wider else 8}))
@@ -65,14 +66,21 @@ def loss_of(
     return -jnp.mean(masked_lm) - jnp.mean(jax.nn.log_softmax(predicted.next_sentence_B2)[:, 1])
 
 
-def gradients_of(network: Network, **choices: Any) -> tuple[jax.Array, dict[str, Any]]:
+@functools.lru_cache
+def gradients_of(network: Network, freeze_below: int = 0) -> tuple[jax.Array, dict[str, Any]]:
     function = functools.partial(
-        loss_of,
-        network=network,
-        batch=batch_of(network.config),
-        **choices,
+        loss_of, network=network, batch=batch_of(network.config), freeze_below=freeze_below
     )
-    return jax.jit(jax.value_and_grad(function))(params_of(network.config))
+    run = jax.jit(jax.value_and_grad(function), compiler_options=QUICK_COMPILATION)
+    return run(params_of(network.config))
+
+
+encode = jax.jit(
+    encoder.encode,
+    static_argnums=0,
+    static_argnames=("layers", "capture", "freeze_below"),
+    compiler_options=QUICK_COMPILATION,
+)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 2e-6) -> None:
@@ -99,14 +107,18 @@ def repadded(batch: dict[str, jax.Array], *, more: int, token: int) -> dict[str,
 # Padding
 
 
-@pytest.mark.parametrize("name", sizes.PUBLISHED)
-@pytest.mark.parametrize(("more", "token"), [(3, 0), (0, 7), (5, 9)])
+FORMS = ("mobilebert", "mobilebert_paper_form", "mobilebert_tiny", "ib_bert_large", "bert_base")
+"""Published networks that differ in their wiring, not only in norm, activation or width."""
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("more", "token"), [(0, 7), (3, 9)])
 def test_padding_changes_nothing(name: str, more: int, token: int) -> None:
     config = narrow(name)
     network, params, batch = Network(config), params_of(config), batch_of(config)
     other = repadded(batch, more=more, token=token)
-    expected = at_real_tokens(encoder.encode(network, params, batch), batch)
-    actual = at_real_tokens(encoder.encode(network, params, other), other)
+    expected = at_real_tokens(encode(network, params, batch), batch)
+    actual = at_real_tokens(encode(network, params, other), other)
     assert_close(actual, expected)
 
 
@@ -116,33 +128,34 @@ def test_padding_is_seen_by_the_trigram_of_published_weights(more: int, token: i
     config = dataclasses.replace(STUDENT, trigram_masks_padding=False)
     network = Network(config)
     other = repadded(BATCH, more=more, token=token)
-    expected = at_real_tokens(encoder.encode(network, PARAMS, BATCH), BATCH)
-    actual = at_real_tokens(encoder.encode(network, PARAMS, other), other)
+    expected = at_real_tokens(encode(network, PARAMS, BATCH), BATCH)
+    actual = at_real_tokens(encode(network, PARAMS, other), other)
     assert np.abs(actual - expected).max() > 0.01
 
 
 def test_real_tokens_do_change_the_result() -> None:
     """Guards the padding tests: they would also pass for a network that ignores its input."""
     changed = BATCH | {"input_ids": BATCH["input_ids"].at[1, 2].set(44)}
-    before = encoder.encode(NETWORK, PARAMS, BATCH).hidden_BTD
-    after = encoder.encode(NETWORK, PARAMS, changed).hidden_BTD
+    before = encode(NETWORK, PARAMS, BATCH).hidden_BTD
+    after = encode(NETWORK, PARAMS, changed).hidden_BTD
     assert (np.abs(after - before)[1, :7].max(axis=-1) > 1e-4).all()
     np.testing.assert_array_equal(after[0], before[0])
 
 
 def test_a_sequence_of_padding_only_stays_finite() -> None:
     empty = BATCH | {"input_mask": BATCH["input_mask"].at[2].set(0)}
-    loss, gradients = jax.value_and_grad(loss_of)(PARAMS, NETWORK, empty)
+    run = jax.jit(jax.value_and_grad(loss_of), static_argnums=1)
+    loss, gradients = run(PARAMS, NETWORK, empty)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, gradients)))
 
 
 # Capturing, and running the lower blocks only
 
 
-@pytest.mark.parametrize("capture", [(0,), (3,), (1, 2), (0, 3), (0, 2)])
+@pytest.mark.parametrize("capture", [(3,), (1, 2), (0, 2)])
 def test_captured_layers_equal_those_of_a_full_capture(capture: tuple[int, ...]) -> None:
-    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
-    part = encoder.encode(NETWORK, PARAMS, BATCH, capture=capture)
+    full = encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    part = encode(NETWORK, PARAMS, BATCH, capture=capture)
     assert full.captured is not None and part.captured is not None
     assert part.captured.features_BTD.shape == (len(capture), 3, 10, 16)
     assert part.captured.scores_BHTS.shape == (len(capture), 3, 2, 10, 10)
@@ -152,17 +165,17 @@ def test_captured_layers_equal_those_of_a_full_capture(capture: tuple[int, ...])
 
 
 def test_nothing_is_captured_unasked() -> None:
-    encoded = encoder.encode(NETWORK, PARAMS, BATCH)
-    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    encoded = encode(NETWORK, PARAMS, BATCH)
+    full = encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
     assert encoded.captured is None
     assert full.captured is not None
     assert_close(encoded.hidden_BTD, full.captured.features_BTD[-1])
 
 
-@pytest.mark.parametrize("layers", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("layers", [1, 3])
 def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
-    full = encoder.encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
-    part = encoder.encode(NETWORK, PARAMS, BATCH, layers=layers)
+    full = encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
+    part = encode(NETWORK, PARAMS, BATCH, layers=layers)
     assert full.captured is not None
     outputs = [full.embedded_BTD, *full.captured.features_BTD]
     assert_close(part.hidden_BTD, outputs[layers])
@@ -171,7 +184,8 @@ def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
 def test_blocks_above_are_absent_from_the_program() -> None:
     broken = PARAMS | {"blocks": jax.tree.map(lambda p: p.at[2:].set(jnp.nan), PARAMS["blocks"])}
     choices: dict[str, Any] = {"layers": 2, "capture": (1,), "freeze_below": 1}
-    loss, gradients = jax.value_and_grad(loss_of)(broken, NETWORK, BATCH, **choices)
+    run = jax.jit(jax.value_and_grad(functools.partial(loss_of, **choices)), static_argnums=1)
+    loss, gradients = run(broken, NETWORK, BATCH)
     assert np.isfinite(loss)
     for leaf in jax.tree.leaves(gradients["blocks"]):
         assert np.isfinite(leaf).all()
@@ -193,7 +207,7 @@ def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, .
 # Freezing
 
 
-@pytest.mark.parametrize("below", [1, 2, 3])
+@pytest.mark.parametrize("below", [1, 3])
 def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> None:
     loss, gradients = gradients_of(NETWORK)
     frozen_loss, frozen = gradients_of(NETWORK, freeze_below=below)
@@ -226,8 +240,7 @@ def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
 # Precision, rematerialisation, dropout
 
 
-@pytest.mark.parametrize("policy", ["dots", "full"])
-@pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large"])
+@pytest.mark.parametrize(("name", "policy"), [("mobilebert", "full"), ("ib_bert_large", "dots")])
 def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
     config = narrow(name)
     plain = gradients_of(Network(config))
@@ -242,16 +255,16 @@ def test_policies_recompute_as_much_as_they_say() -> None:
     assert flops("none") < flops("dots") < flops("full")
 
 
-@pytest.mark.parametrize("name", sizes.PUBLISHED)
+@pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large", "bert_base"])
 def test_bfloat16_stays_close_and_keeps_parameters_and_logits_in_float32(name: str) -> None:
     config = narrow(name)
     exact, rough = Network(config), Network(config, dtype="bfloat16")
-    loss, gradients = gradients_of(exact)
+    loss, _ = gradients_of(exact)
     rough_loss, rough_gradients = gradients_of(rough)
     assert rough_loss == pytest.approx(float(loss), rel=0.05)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(rough_gradients))
-    exact_out = encoder.encode(exact, params_of(config), batch_of(config), capture=(1,))
-    out = encoder.encode(rough, params_of(config), batch_of(config), capture=(1,))
+    exact_out = encode(exact, params_of(config), batch_of(config), capture=(1,))
+    out = encode(rough, params_of(config), batch_of(config), capture=(1,))
     assert out.captured is not None
     assert out.hidden_BTD.dtype == jnp.bfloat16
     assert out.captured.scores_BHTS.dtype == jnp.float32
@@ -262,8 +275,6 @@ def test_bfloat16_stays_close_and_keeps_parameters_and_logits_in_float32(name: s
 
 def test_layer_norm_statistics_are_float32_under_bfloat16() -> None:
     """In bfloat16 the offset of 256 would leave steps of 2 and no variance at all."""
-    from mobilebert_jax.model.layers import Norm
-
     norm = Norm("layer_norm", "hidden", dtype="bfloat16")
     x = 256.0 + jnp.linspace(-0.5, 0.5, 64)
     params = {"scale": jnp.ones(64), "shift": jnp.zeros(64)}
@@ -293,26 +304,29 @@ def test_every_parameter_is_float32_and_has_a_named_axis_for_each_dimension(
 
 
 def test_fresh_parameters_follow_bert() -> None:
-    params = nn.unbox(encoder.init(NETWORK, jax.random.key(0)))
+    make = jax.jit(lambda key: nn.unbox(encoder.init(NETWORK, key)))
+    params = make(jax.random.key(0))
     flat = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
+    drawn = []
     for name, leaf in flat.items():
         kind = name.rsplit("/", 1)[-1]
         if kind in ("scale", "shift", "bias"):
             np.testing.assert_array_equal(leaf, 1.0 if kind == "scale" else 0.0)
         else:
-            # flax widens the normal so that what truncation leaves has this deviation.
-            assert np.abs(leaf).max() < 2.3 * STUDENT.initializer_range
-            assert leaf.std() == pytest.approx(STUDENT.initializer_range, rel=0.25)
+            drawn.append(leaf.ravel())
+    # Cut at two deviations, which leaves 0.88 of the deviation of a whole normal.
+    assert np.abs(np.concatenate(drawn)).max() <= 2.0 * STUDENT.initializer_range
+    assert np.concatenate(drawn).std() == pytest.approx(0.88 * STUDENT.initializer_range, rel=0.05)
     query = flat["blocks/attention/query/kernel"]
     assert np.abs(query[0] - query[1]).max() > 0.01
 
 
 def test_dropout_acts_only_with_a_key_and_follows_it() -> None:
     def hidden(key: jax.Array | None, config: ModelConfig = STUDENT) -> np.ndarray:
-        encoded = encoder.encode(Network(config), PARAMS, BATCH, dropout_key=key)
+        encoded = encode(Network(config), PARAMS, BATCH, dropout_key=key)
         return np.asarray(encoded.hidden_BTD)
 
     one, other = jax.random.key(1), jax.random.key(2)
@@ -326,17 +340,13 @@ def test_dropout_acts_only_with_a_key_and_follows_it() -> None:
 
 @pytest.mark.parametrize("kind", ["hidden_dropout", "attention_dropout"])
 @pytest.mark.parametrize("name", ["ib_bert_large", "bert_base"])
-def test_each_dropout_acts_on_its_own_and_differs_by_layer(name: str, kind: str) -> None:
+def test_each_dropout_acts_on_its_own(name: str, kind: str) -> None:
     config = dataclasses.replace(
         narrow(name), **({"hidden_dropout": 0.0, "attention_dropout": 0.0} | {kind: 0.3})
     )
-    same = jax.tree.map(lambda p: p.at[1].set(p[0]), params_of(config)["blocks"])
-    params = params_of(config) | {"blocks": same}
 
     def run(key: jax.Array | None) -> encoder.Encoded:
-        return encoder.encode(
-            Network(config), params, batch_of(config), capture=(0, 1), dropout_key=key
-        )
+        return encode(Network(config), params_of(config), batch_of(config), dropout_key=key)
 
     noisy, quiet = run(jax.random.key(0)), run(None)
     assert np.abs(noisy.hidden_BTD - quiet.hidden_BTD).max() > 1e-3

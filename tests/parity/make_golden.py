@@ -1,6 +1,7 @@
-"""Writes the golden files from Hugging Face's PyTorch networks: `python -m tests.parity.make_golden`.
+"""Writes the golden files from Hugging Face's PyTorch networks, without the network.
 
-Run it from the repository's root where torch and transformers are installed; it needs no network.
+Run `python -m tests.parity.make_golden` from the repository's root, where torch and transformers
+are installed.
 """
 
 from tests.parity import cases, golden, torch_reference

@@ -1,0 +1,148 @@
+"""A whole experiment in miniature: networks of two narrow layers, a made-up language, few steps."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+import rich.console
+from jax.experimental.compilation_cache import compilation_cache
+
+from mobilebert_jax import config as config_lib
+from mobilebert_jax.config import Config, flatten, from_config_dict, to_config_dict
+from mobilebert_jax.model import sizes
+from mobilebert_jax.partition.mesh import make_mesh
+
+ROOT = Path(__file__).resolve().parents[1]
+SYLLABLES = ("ka", "lo", "mi", "ren", "sta", "tu", "vo", "shi", "pel", "dan", "gro", "fe")
+NARROW: dict[str, Any] = {
+    "vocab_size": 0,
+    "max_positions": 16,
+    "hidden": 16,
+    "bottleneck": 8,
+    "embedding": 8,
+    "intermediate": 12,
+    "layers": 2,
+    "heads": 2,
+    "feedforwards": 1,
+}
+QUICK = {
+    "jax_disable_most_optimizations": True,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+"""Nearly all the time of a tiny run is compilation: little of it, and the same program once."""
+ADAMW = config_lib.Optimizer(kind="adamw", peak_rate=1e-2, warmup_steps=2, bias_correction=True)
+
+EXPERIMENT_FILE = """
+from pathlib import Path
+from mobilebert_jax.config import to_config_dict
+from tests.miniature import experiment
+
+def get_config():
+    return to_config_dict(experiment(Path({folder!r})))
+"""
+
+
+def write_corpus(path: Path, documents: int = 80, seed: int = 0) -> str:
+    """Writes documents of made-up words and returns the `data.source` that reads them."""
+    generator = random.Random(seed)
+    words = ["".join(generator.choices(SYLLABLES, k=generator.randint(1, 3))) for _ in range(150)]
+    lines = []
+    for _ in range(documents):
+        for _ in range(generator.randint(2, 6)):
+            lines.append(" ".join(generator.choices(words, k=generator.randint(3, 8))) + ".")
+        lines.append("")
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return f"text:{path}"
+
+
+def experiment(folder: Path, **settings: Any) -> Config:
+    """Returns the tiny experiment whose text and runs lie in `folder`.
+
+    `settings` are dotted keys with two underscores for each dot: `distill__steps=4`.
+    """
+    text = folder / "text.txt"
+    source = f"text:{text}" if text.exists() else write_corpus(text)
+    config = Config(
+        name="tiny",
+        data=config_lib.Data(source=source, held_out=0.2, length=16, max_predictions=3),
+        tokenizer=config_lib.Tokenizer(vocab_size=120),
+        teacher=config_lib.Teacher(
+            model=dataclasses.replace(sizes.IB_BERT_LARGE, **NARROW),
+            steps=4,
+            batch_size=8,
+            optimizer=ADAMW,
+        ),
+        student=dataclasses.replace(sizes.MOBILEBERT, **NARROW),
+        transfer=config_lib.Transfer(steps=6, batch_size=8),
+        distill=config_lib.Distill(steps=3, batch_size=8, optimizer=ADAMW),
+        evaluate=config_lib.Evaluate(examples=16, batch_size=8, sentence="kalo [MASK] miren."),
+        execution=config_lib.Execution(
+            runs_dir=str(folder / "runs"), workers=1, log_every=1, checkpoint_every=2
+        ),
+    )
+    return changed(config, **settings)
+
+
+def changed(config: Config, **settings: Any) -> Config:
+    """Returns `config` with dotted keys changed, through the door that the command line takes."""
+    config_dict = to_config_dict(config)
+    flat = flatten(config)
+    for name, value in settings.items():
+        key = name.replace("__", ".")
+        assert key in flat, key
+        config_dict.update_from_flattened_dict({key: value})
+    return from_config_dict(config_dict)
+
+
+def console() -> rich.console.Console:
+    """Returns a console that keeps what it prints; `.file.getvalue()` gives it."""
+    return rich.console.Console(file=io.StringIO(), width=1000)
+
+
+@contextlib.contextmanager
+def one_quick_device(cache: Path) -> Iterator[None]:
+    """Runs the stages on one of the simulated devices, compiling quickly, programs kept in `cache`.
+
+    The process's other tests find everything as it was.
+    """
+    before = {name: jax.config.values[name] for name in (*QUICK, "jax_compilation_cache_dir")}
+    with pytest.MonkeyPatch.context() as patch:
+        first = jax.devices()[:1]
+        patch.setattr("mobilebert_jax.stages.make_mesh", lambda mesh: make_mesh(mesh, first))
+        for name, value in {**QUICK, "jax_compilation_cache_dir": str(cache)}.items():
+            jax.config.update(name, value)
+        # Whether there is a cache is looked up once a process.
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts the tiny experiment of `folder` from the command line, on one device."""
+    file = folder / "tiny.py"
+    file.write_text(EXPERIMENT_FILE.format(folder=str(folder)))
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {name.upper(): str(value) for name, value in QUICK.items()}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    return subprocess.Popen(
+        [sys.executable, "-m", "mobilebert_jax.main", f"--config={file}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,0 +1,119 @@
+"""The command line: one readable message and an exit code for every mistake, and the dry run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilebert_jax import main as main_module
+from mobilebert_jax.config import InputError
+from mobilebert_jax.run.health import NonFinite, Preempted
+from tests.miniature import ROOT
+
+DEMO = "--config=experiments/progressive_kt.py:demo"
+
+MISTAKES = [
+    ((), "no experiment given"),
+    (("--dry_run",), "no experiment given"),
+    (("--config",), "no experiment given"),
+    (("--config=experiments/progresive_kt.py",), "the nearest is experiments/progressive_kt.py"),
+    (("--config=experimants/progressive_kt.py",), "the nearest is experiments/progressive_kt.py"),
+    (("--config=experiments/progressive_kt.py:papr",), "the nearest is 'paper'"),
+    (("--config=experiments/progressive_kt.py:",), "has no scale ''"),
+    ((DEMO, "--config.distill.temprature=2"), "the nearest is config.distill.temperature"),
+    ((DEMO, "--config.distill=2"), "there is no setting config.distill;"),
+    ((DEMO, "--config.seed"), "--config.seed needs a value"),
+    ((DEMO, "--config.seed=one"), "seed"),
+    ((DEMO, "--config.teacher.steps=1.5"), "teacher.steps"),
+    ((DEMO, "--config.distill.alpha=much"), "distill.alpha"),
+    ((DEMO, "--config.data.whole_words=perhaps"), "data.whole_words"),
+    ((DEMO, "--config.precision=float16"), "overflow float16"),
+    ((DEMO, "--config.stages=prepare,teach"), "the nearest is 'teacher'"),
+    ((DEMO, "--config.distill.alpha=2.0"), "distill.alpha=2.0 must lie between 0 and 1"),
+    ((DEMO, "--dryrun"), "there is no flag --dryrun; the nearest is --dry_run"),
+    ((DEMO, "--dry_run=perhaps"), "dry_run"),
+    ((DEMO, "distill"), "unexpected argument 'distill'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main_module.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ") and printed.err.count("error: ") == 1
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_the_process_ends_with_the_code_and_without_a_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "mobilebert_jax.main", DEMO, "--config.sead=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == "error: there is no setting config.sead; the nearest is config.seed\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError("no text"), 2), (NonFinite("nan"), 3), (Preempted("saved"), 42)]
+)
+def test_each_end_has_its_exit_code(
+    error: Exception,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("mobilebert_jax.stages.run", fail)
+    assert main_module.main([DEMO]) == code
+    assert str(error) in capsys.readouterr().err
+
+
+def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config, dry_run = main_module.parse(
+        [DEMO, "--config.seed=3", "--config.stages=prepare,teacher", "--config.distill.alpha=1"]
+    )
+    assert (config.seed, config.stages, config.distill.alpha) == (3, ("prepare", "teacher"), 1.0)
+    assert not dry_run
+    assert main_module.parse([DEMO, "--dry_run"])[1]
+    assert not main_module.parse([DEMO, "--nodry_run"])[1]
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 200])
+def test_the_dry_run_shows_whole_numbers_and_writes_nothing(
+    columns: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    experiment = os.path.relpath(ROOT / "experiments/progressive_kt.py", tmp_path)
+    assert main_module.main([f"--config={experiment}:paper", "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    # A number that a narrow terminal breaks over lines cannot be read either.
+    for number in ("24,581,888", "294,467,840", "240,000", "500,000", "4,096", "2,048"):
+        assert re.search(rf"(?<![\d,]){number}(?![\d,])", printed), number
+    for word in ("prepare", "teacher", "transfer", "distill", "evaluate"):
+        assert word in printed
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= columns
+    assert list(tmp_path.iterdir()) == []
