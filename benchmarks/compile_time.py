@@ -33,6 +33,7 @@ class RandomDocuments:
 
     def __init__(self, vocabulary_size: int) -> None:
         self.token_counts = np.full(64, 2048, np.int64)
+        self.document_numbers = np.arange(len(self.token_counts))
         self._size = vocabulary_size
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class RandomDocuments:
 
 def vocabulary(size: int) -> Vocabulary:
     """Returns a vocabulary of `size` pieces, each a word of its own."""
-    return Vocabulary(0, 1, 2, 3, np.arange(5, size), np.ones(size, bool))
+    return Vocabulary(0, 1, 2, 3, np.arange(5, size, dtype=np.int32), np.ones(size, bool))
 
 
 def trainings(config: Config, mesh: jax.sharding.Mesh) -> list[train.Training]:

@@ -36,6 +36,7 @@ class SyntheticDocuments:
         sentences = np.clip(rng.lognormal(3.0, 1.0, count), 1, 400).astype(int)
         self._lengths = [1 + rng.poisson(20, n).astype(np.int32) for n in sentences]
         self.token_counts = np.array([lengths.sum() for lengths in self._lengths], np.int64)
+        self.document_numbers = np.arange(len(self.token_counts))
         self._tokens = [
             rng.integers(5, VOCABULARY_SIZE, n, dtype=np.int32) for n in self.token_counts
         ]

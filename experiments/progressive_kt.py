@@ -66,10 +66,10 @@ def demo() -> Config:
     return Config(
         data=Data(source="python_docs", length=64, max_predictions=10),
         tokenizer=Tokenizer(vocab_size=3072),
-        teacher=Teacher(model=teacher, steps=2000, batch_size=16, optimizer=adamw),
+        teacher=Teacher(model=teacher, steps=1200, batch_size=16, optimizer=adamw),
         student=student,
-        transfer=Transfer(steps=600, batch_size=16, optimizer=constant),
-        distill=Distill(steps=800, batch_size=16, optimizer=adamw),
+        transfer=Transfer(steps=400, batch_size=16, optimizer=constant),
+        distill=Distill(steps=500, batch_size=16, optimizer=adamw),
         evaluate=Evaluate(examples=2048, batch_size=64),
         execution=Execution(checkpoint_every=500, log_every=10),
     )

@@ -19,7 +19,7 @@ from mobilebert_jax.data import records
 from mobilebert_jax.data.pretraining import Vocabulary
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import masks
-from mobilebert_jax.run import checkpoint, results
+from mobilebert_jax.run import checkpoint, evaluate, results
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.science import science
 from mobilebert_jax.train import Training, train
@@ -146,6 +146,15 @@ def _train(
     this: Run, artefact: Artefact, mesh: jax.sharding.Mesh, training: Training
 ) -> dict[str, Any]:
     config = this.config
+    directory = this.made["prepare"].directory / "records"
+    tokenizer = records.load_tokenizer(directory)
+    if config.execution.eval_every:
+        held_out = records.open_documents(directory, "held_out")
+        feed, batches = results.held_out_feed(config, tokenizer, held_out)
+        score = evaluate.held_out_scorer(training.network, feed, batches, mesh)
+        training = training._replace(
+            held_out=lambda params: {f"held_out/{k}": v for k, v in score(params).items()}
+        )
     state = train(training, artefact.directory, config.execution, config.seed, mesh, this.console)
     tokens = training.steps * training.tokens_per_step
     table = masks.table(state.params)
@@ -155,9 +164,7 @@ def _train(
         "tokens": tokens,
         "waited_for_input_s": training.feed.waited_s,
         "params_sha256": state_lib.params_digest(state.params),
-        "tokenizer_digest": records.load_tokenizer(
-            this.made["prepare"].directory / "records"
-        ).digest,
+        "tokenizer_digest": tokenizer.digest,
     }
 
 

@@ -1,6 +1,7 @@
 """What each stage is: its steps, phases, starting point, and the batches it reads."""
 
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
@@ -53,6 +54,7 @@ class RandomDocuments:
 
     weight = 1.0
     token_counts = np.full(50, 30, np.int64)
+    document_numbers = np.arange(50)
 
     def __len__(self) -> int:
         return 50
@@ -82,10 +84,13 @@ def quick_initial_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real ones, like these, follow network, seed and stream, but take long to compile."""
 
     def draw(network: Network, mesh: jax.sharding.Mesh, seed: int, stream: int) -> Any:
-        params = random_params(network.config, seed=10 * seed + stream)
-        return tiny.on_mesh(params, network, mesh)
+        params = drawn(network.config, 10 * seed + stream)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf.copy(), mesh.devices.item()), params)
 
     monkeypatch.setattr(state_lib, "init_params", draw)
+
+
+drawn = functools.cache(random_params)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -62,7 +62,8 @@ class Serializer:
 class Documents:
     """The tokenised documents of one source and split, by index; opened on first use, picklable.
 
-    `weight` is the source's share of the mix, `token_counts` int64 [len] the tokens of each.
+    `weight` is the source's share of the mix, `token_counts` int64 [len] the tokens of each record,
+    `document_numbers` int64 [len] the document it is, or is a part of, in increasing order.
     """
 
     def __init__(self, folder: Path, split: str, weight: float):
@@ -72,7 +73,9 @@ class Documents:
         self._open()
 
     def _open(self) -> None:
-        self.token_counts: NDArray[np.int64] = np.load(counts_path(self._folder, self._split))
+        counted: NDArray[np.int64] = np.load(counts_path(self._folder, self._split))
+        self.token_counts = counted[:, 0]
+        self.document_numbers = np.cumsum(1 - counted[:, 1])
         self._records: ArrayRecordDataSource | None = None
 
     def __len__(self) -> int:
@@ -101,7 +104,7 @@ def shard_path(folder: Path, split: str, index: int, total: int) -> Path:
 
 
 def counts_path(folder: Path, split: str) -> Path:
-    """Returns where the number of tokens of each record lies."""
+    """Returns where int64 [records, 2] lies: tokens, and 1 for a record that continues the last."""
     return folder / f"token_counts-{split}.npy"
 
 

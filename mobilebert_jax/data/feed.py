@@ -107,9 +107,10 @@ def _checked_rows(rows: slice | None, batch_size: int) -> range:
 
 def _check_documents(documents: Documents, number: int) -> None:
     """An unusable source would otherwise fail hours later, at the first example that meets it."""
-    if len(documents) < 2:
+    count = len(np.unique(documents.document_numbers))
+    if count < 2:
         raise config.InputError(
-            f"source {number} has {len(documents)} document(s); at least 2 are needed, because "
+            f"source {number} has {count} document(s); at least 2 are needed, because "
             "next-sentence prediction takes a random second segment from another document"
         )
     if len(documents.token_counts) != len(documents) or documents.token_counts.min() < 1:

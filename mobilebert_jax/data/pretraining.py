@@ -34,13 +34,20 @@ _WALK, _EXAMPLE = 0, 1
 
 
 class Documents(Protocol):
-    """Tokenised documents of one source, in a fixed order."""
+    """Tokenised documents of one source, in a fixed order, long ones in several records.
+
+    `token_counts` [R] counts each record's tokens; `document_numbers` [R], which never decrease,
+    say which records are parts of one document.
+    """
 
     @property
     def weight(self) -> float: ...
 
     @property
     def token_counts(self) -> NDArray[np.int64]: ...
+
+    @property
+    def document_numbers(self) -> NDArray[np.int64]: ...
 
     def __len__(self) -> int: ...
 
@@ -170,8 +177,8 @@ def pretraining_example(
     rng = _generator(key, index, _EXAMPLE)
     tokens_a = tokens[pair.start : pair.middle]
     if pair.random_next:
-        other = (document + 1 + _below(rng, len(documents) - 1)) % len(documents)
-        tokens_b = _random_segment(documents[other], pair.target - len(tokens_a), rng)
+        other = documents[_other_document(documents.document_numbers, document, rng)]
+        tokens_b = _random_segment(other, pair.target - len(tokens_a), rng)
     else:
         tokens_b = tokens[pair.middle : pair.stop]
     tokens_a, tokens_b = truncate_pair(tokens_a, tokens_b, data.length - SPECIAL_TOKENS, rng)
@@ -233,6 +240,12 @@ def _sentence_borders(sentence_lengths: list[int], capacity: int) -> list[int]:
             cut += [length * (i + 1) // pieces - length * i // pieces for i in range(pieces)]
         sentence_lengths = cut
     return list(accumulate(sentence_lengths, initial=0))
+
+
+def _other_document(numbers: NDArray[np.int64], record: int, rng: random.Random) -> int:
+    """A random record that is not part of the document that `record` is part of."""
+    first, end = np.searchsorted(numbers, [numbers[record], numbers[record] + 1]).tolist()
+    return (end + _below(rng, len(numbers) - (end - first))) % len(numbers)
 
 
 def _random_segment(

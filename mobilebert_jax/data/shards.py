@@ -108,7 +108,7 @@ def records_path(folder: Path, number: int, split: str) -> Path:
 
 
 def counts_path(folder: Path, number: int, split: str) -> Path:
-    """Returns the token counts of a unit's records of a split."""
+    """Returns what `dataset.counts_path` holds, of a unit's records of a split."""
     return folder / f"{number:05d}-{split}.npy"
 
 
@@ -131,8 +131,8 @@ def finish(
             final = dataset.shard_path(folder, split, index, len(full))
             if not final.exists():
                 os.replace(made, final)
-        token_counts = [np.load(counts_path(partial, number, split)) for number in full]
-        atomic.write_array(dataset.counts_path(folder, split), np.concatenate(token_counts))
+        counted = [np.load(counts_path(partial, number, split)) for number in full]
+        atomic.write_array(dataset.counts_path(folder, split), np.concatenate(counted))
         lengths[split] = [counts[number]["records"] for number in full]
         totals[split] = {
             name: sum(count[name] for count in counts) for name in counts[0] if name != "digest"
@@ -180,20 +180,20 @@ class _SplitWriter:
         self._writer = ArrayRecordWriter(os.fspath(self._temporary), "group_size:1")
         self._serialize = dataset.Serializer()
         self._hash = hashlib.sha256()
-        self._token_counts: list[int] = []
+        self._counted: list[tuple[int, int]] = []
         self._counts = Counts()
 
     def add(self, pieces: list[list[int]], text_bytes: int) -> None:
         """Writes a document, given as token ids by sentence."""
         self._counts.documents += 1
         self._counts.bytes += text_bytes
-        for part in _parts(pieces):
+        for number, part in enumerate(_parts(pieces)):
             tokens = [token for sentence in part for token in sentence]
             record = self._serialize(tokens, [len(sentence) for sentence in part])
             with _disk_errors(self._path):
                 self._writer.write(record)
             self._hash.update(record)
-            self._token_counts.append(len(tokens))
+            self._counted.append((len(tokens), int(number > 0)))
             self._counts.sentences += len(part)
             self._counts.record_bytes += len(record)
 
@@ -202,10 +202,10 @@ class _SplitWriter:
         with _disk_errors(self._path):
             self._writer.close()
         atomic.publish(self._path)
-        token_counts = np.array(self._token_counts, np.int64)
-        atomic.write_array(self._counts_path, token_counts)
-        self._counts.records = len(token_counts)
-        self._counts.tokens = int(token_counts.sum())
+        counted = np.array(self._counted, np.int64).reshape(-1, 2)
+        atomic.write_array(self._counts_path, counted)
+        self._counts.records = len(counted)
+        self._counts.tokens = int(counted[:, 0].sum())
         self._counts.digest = self._hash.hexdigest()
         return self._counts
 

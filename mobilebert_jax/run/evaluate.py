@@ -3,7 +3,7 @@
 Shapes: P predicted positions, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,13 @@ UNIGRAM_TOKENS = 4_000_000
 """Training tokens that the unigram predictor counts at most."""
 
 
-def held_out_scores(
-    network: Network, params: Params, feed: Feed, batches: int, mesh: jax.sharding.Mesh
-) -> dict[str, float]:
-    """Returns masked-LM and next-sentence loss and accuracy over `batches` batches of `feed`."""
+def held_out_scorer(
+    network: Network, feed: Feed, batches: int, mesh: jax.sharding.Mesh
+) -> Callable[[Params], dict[str, float]]:
+    """Returns a function from parameters to their scores over the first `batches` of `feed`.
+
+    The scores are masked-LM and next-sentence loss and accuracy, without dropout.
+    """
     objective = pretrain.objective(network, dropout=False)
 
     @jax.jit
@@ -31,11 +34,14 @@ def held_out_scores(
         terms, figures = objective(params, None, batch, jax.random.key(0))
         return {**{name: term.mean for name, term in terms.items()}, **figures}
 
-    total: dict[str, Mean] = {}
-    for rows in feed.iterate(0, batches, prefetch=2):
-        part = measure(params, to_devices(rows, mesh))
-        total = jax.tree.map(jnp.add, total, part) if total else part
-    return {name: float(mean.value()) for name, mean in total.items()}
+    def scores(params: Params) -> dict[str, float]:
+        total: dict[str, Mean] = {}
+        for rows in feed.iterate(0, batches, prefetch=2):
+            part = measure(params, to_devices(rows, mesh))
+            total = jax.tree.map(jnp.add, total, part) if total else part
+        return {name: float(mean.value()) for name, mean in total.items()}
+
+    return scores
 
 
 def unigram_scores(

@@ -44,13 +44,9 @@ def measure(
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
     """Returns every figure of the report that has to be computed, by role of the network."""
-    batch_size = config.evaluate.batch_size
-    batches = -(-config.evaluate.examples // batch_size)
-    feed = Feed(
-        held_out, Vocabulary.of(tokenizer), config.data, batch_size=batch_size, seed=HELD_OUT_SEED
-    )
+    feed, batches = held_out_feed(config, tokenizer, held_out)
     figures: dict[str, Any] = {
-        "examples": batches * batch_size,
+        "examples": batches * config.evaluate.batch_size,
         "unigram": evaluate.unigram_scores(training, feed, batches, tokenizer.size),
         "models": {},
         "feature_rms": {},
@@ -66,7 +62,7 @@ def measure(
         figures["models"][role] = {
             "role": roles[role],
             **size_figures(network.config, config.data.length),
-            **evaluate.held_out_scores(network, params, feed, batches, mesh),
+            **evaluate.held_out_scorer(network, feed, batches, mesh)(params),
         }
         figures["feature_rms"][role] = inspect.feature_rms(
             network, params, to_devices(feed[0], mesh)
@@ -78,6 +74,17 @@ def measure(
     figures["attention"] = {"pieces": pieces, **maps}
     figures["fill_mask"] = {"sentence": config.evaluate.sentence, "models": guesses}
     return figures
+
+
+def held_out_feed(
+    config: Config, tokenizer: Tokenizer, held_out: Sequence[Documents]
+) -> tuple[Feed, int]:
+    """Returns the held-out examples of the run, and how many batches of them are measured."""
+    batch_size = config.evaluate.batch_size
+    feed = Feed(
+        held_out, Vocabulary.of(tokenizer), config.data, batch_size=batch_size, seed=HELD_OUT_SEED
+    )
+    return feed, -(-config.evaluate.examples // batch_size)
 
 
 def size_figures(model: sizes.ModelConfig, length: int) -> dict[str, Any]:

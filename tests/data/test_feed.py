@@ -34,6 +34,7 @@ class ListDocuments:
         self.weight = weight
         self._lengths = [np.array(lengths, np.int32) for lengths in sentence_lengths]
         self.token_counts = np.array([n.sum(dtype=np.int64) for n in self._lengths])
+        self.document_numbers = np.arange(len(self.token_counts))
         self.firsts = first_token + np.cumsum(self.token_counts) - self.token_counts
         self.reads = 0
 
@@ -156,7 +157,9 @@ def test_every_epoch_has_each_document_as_often_as_it_counts(sentence_lengths):
     documents = ListDocuments(sentence_lengths)
     size = feed_of(documents).epoch_sizes[0]
     feed = feed_of(documents, batch_size=size)
-    expected = {d: max(1, int(n / 21 + 0.5)) for d, n in enumerate(documents.token_counts)}
+    expected = {
+        d: max(1, int(4 * n / (3 * 21) + 0.5)) for d, n in enumerate(documents.token_counts)
+    }
     for epoch in range(3):
         firsts = tokens_of_a(feed[epoch])
         seen = Counter((np.searchsorted(documents.firsts, firsts, side="right") - 1).tolist())

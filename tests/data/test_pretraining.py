@@ -26,6 +26,7 @@ class ListDocuments:
     def __init__(self, sentence_lengths):
         self._lengths = [np.array(lengths, np.int32) for lengths in sentence_lengths]
         self.token_counts = np.array([n.sum() for n in self._lengths], np.int64)
+        self.document_numbers = np.arange(len(self.token_counts))
         self.firsts = SPECIALS + np.cumsum(self.token_counts) - self.token_counts
         self.vocabulary_size = SPECIALS + int(self.token_counts.sum())
 
@@ -147,11 +148,33 @@ def test_half_of_the_pairs_are_random_and_a_tenth_of_the_walks_short():
 
 
 @given(LENGTHS, st.integers(8, 600))
-def test_a_document_counts_for_the_examples_it_would_fill(token_counts, length):
+def test_a_document_counts_for_examples_of_three_quarters_of_the_length(token_counts, length):
     starts = pretraining.example_starts(np.array(token_counts), length)
     counts = np.diff(starts)
     assert starts[0] == 0 and counts.min() >= 1
-    assert (np.abs(counts * (length - 3) - token_counts)[counts > 1] <= (length - 3) / 2).all()
+    used = 0.75 * (length - 3)
+    assert (np.abs(counts * used - token_counts)[counts > 1] <= used / 2 + 1e-9).all()
+
+
+def test_half_of_the_pairs_of_short_documents_are_random():
+    """A walk that begins with a true pair ends sooner; that must not make true pairs likelier."""
+    documents = ListDocuments([[6, 6, 6]] * 50)
+    data = config.Data(length=64, max_predictions=9, short_rate=0.0)
+    vocabulary = vocabulary_of(documents.vocabulary_size)
+    labels = [
+        int(example(documents, index, data, Key(0, 0, epoch), vocabulary)["next_sentence_labels"])
+        for epoch in range(40)
+        for index in range(50)
+    ]
+    assert np.mean(labels) == pytest.approx(0.5, abs=5 * 0.5 / len(labels) ** 0.5)
+
+
+def test_a_random_segment_is_never_of_a_part_of_the_same_document():
+    numbers = np.array([0, 0, 0, 1, 2, 2])
+    rng = random.Random(0)
+    for record in range(6):
+        drawn = {pretraining._other_document(numbers, record, rng) for _ in range(300)}
+        assert drawn == {r for r in range(6) if numbers[r] != numbers[record]}
 
 
 # --- truncation ----------------------------------------------------------------------------------
@@ -282,7 +305,7 @@ def test_the_same_example_on_every_python():
                 found = example(documents, index, data, Key(3, 0, epoch), vocabulary)
                 for name in sorted(found):
                     digest.update(found[name].astype("<f8").tobytes())
-    assert digest.hexdigest()[:16] == "992e57cfe7efa453"
+    assert digest.hexdigest()[:16] == "9db94f93ddafaaf3"
 
 
 # --- many examples -------------------------------------------------------------------------------

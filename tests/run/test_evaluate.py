@@ -47,6 +47,7 @@ class ListDocuments:
             for n in self._lengths
         ]
         self.token_counts = np.array([len(tokens) for tokens in self._tokens])
+        self.document_numbers = np.arange(len(self.token_counts))
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -121,7 +122,7 @@ def test_scores_are_means_over_words_and_examples_at_any_batch_size(
     expected = literal_scores(network, params, feed(tokenizer, 1))
     for batch_size in (4, 12, 24):
         stream = feed(tokenizer, batch_size)
-        scores = evaluate.held_out_scores(network, params, stream, EXAMPLES // batch_size, mesh)
+        scores = evaluate.held_out_scorer(network, stream, EXAMPLES // batch_size, mesh)(params)
         assert scores == pytest.approx(expected, rel=1e-5)
 
 

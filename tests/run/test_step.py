@@ -15,7 +15,6 @@ from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
 from mobilebert_jax.partition.mesh import make_mesh
-from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import State
 from mobilebert_jax.run.step import Step, Sums, gradient, make_step
 from tests import tiny
