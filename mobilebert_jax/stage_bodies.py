@@ -19,7 +19,7 @@ from mobilebert_jax.data import records
 from mobilebert_jax.data.pretraining import Vocabulary
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import masks
-from mobilebert_jax.run import checkpoint, evaluate, results
+from mobilebert_jax.run import checkpoint, evaluate, inspect, results
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.science import science
 from mobilebert_jax.train import Training, train
@@ -83,6 +83,8 @@ def setting(this: Run, mesh: jax.sharding.Mesh) -> curriculum.Setting:
     directory = this.made["prepare"].directory / "records"
     tokenizer = records.load_tokenizer(directory)
     check_model_vocabularies(this.config, tokenizer.size)
+    # A sentence that the evaluation refuses should not be found out after the training.
+    inspect.one_sentence(tokenizer, this.config.evaluate.sentence, this.config.data.length)
     return curriculum.Setting(
         this.config, mesh, records.open_documents(directory, "train"), Vocabulary.of(tokenizer)
     )
