@@ -192,9 +192,7 @@ def test_records_and_teacher_of_another_run_are_used(whole: Path, tmp_path: Path
         "data__prepared": str(folder_of(whole, "prepare")),
         "teacher__path": str(folder_of(whole, "teacher")),
     }
-    said = run(
-        miniature.experiment(tmp_path, **given, stages=("teacher", "transfer"), transfer__steps=4)
-    )
+    said = run(miniature.experiment(tmp_path, **given, stages=("teacher", "transfer")))
     assert f"teacher: finished before, in {folder_of(whole, 'teacher')}" in said
     assert [p.name.split("-")[0] for p in (tmp_path / "runs/tiny").iterdir()] == ["transfer"]
     inputs = manifest(tmp_path, "transfer")["inputs"]
@@ -239,14 +237,10 @@ def test_a_given_tokenizer_must_be_that_of_the_given_records(whole: Path, tmp_pa
     made = folder_of(whole, "prepare") / "records/tokenizer/vocab.txt"
     other = tmp_path / "vocab.txt"
     other.write_text(made.read_text() + "another\n")
-    given = {"data__prepared": str(folder_of(whole, "prepare")), "stages": ("teacher",)}
+    given = {"data__prepared": str(folder_of(whole, "prepare")), "stages": ("prepare",)}
     message = refusal(miniature.experiment(tmp_path, **given, tokenizer__path=str(other)))
     assert "is not the tokenizer that made the records" in message
-    said = run(
-        miniature.experiment(
-            tmp_path, **given, tokenizer__path=str(made), teacher__steps=1, name="same"
-        )
-    )
+    said = run(miniature.experiment(tmp_path, **given, tokenizer__path=str(made)))
     assert "prepare: finished before" in said
 
 
@@ -298,6 +292,7 @@ def test_batches_that_do_not_divide_over_the_devices_are_refused(
     assert not (tmp_path / "runs/tiny").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["joint", "auxiliary", "none"])
 def test_the_other_strategies_run_through(
     strategy: str, again: Callable[..., Config], tmp_path: Path

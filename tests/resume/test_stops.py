@@ -81,7 +81,15 @@ def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Meters, "push", pushing)
 
 
-@pytest.mark.parametrize(("step", "every"), [(0, 1000), (3, 1), (4, 2), (5, 4)])
+@pytest.mark.parametrize(
+    ("step", "every"),
+    [
+        (3, 1),
+        pytest.param(0, 1000, marks=pytest.mark.slow),
+        pytest.param(4, 2, marks=pytest.mark.slow),
+        (5, 4),
+    ],
+)
 def test_sigterm_saves_and_a_restart_ends_the_same(
     step: int, every: int, folder: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
