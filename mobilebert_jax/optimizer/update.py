@@ -38,7 +38,8 @@ class Optimizer(NamedTuple):
     base: optax.Schedule
     multipliers: Multipliers
     restart_every: int = 0
-    """Steps after which all moments start anew (0 never); bias correction counts from there."""
+    """Steps between the restarts that the multipliers cause by being 0 (0 never); bias correction
+    counts from the last."""
 
     def init(self, params: Tree) -> Moments:
         return Moments(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
