@@ -8,6 +8,13 @@ and from the teacher.
     launch/run.sh experiments/progressive_kt.py            demo: 2 CPU cores, minutes
     launch/run.sh experiments/progressive_kt.py:small      one GPU or a TPU v5e-8, hours
     launch/run.sh experiments/progressive_kt.py:paper      TPU v3-256, the published job
+
+Cost: encoder FLOPs of the demo about 1e13, of `paper` 2.5e21 (teacher 2.0e21, transfer 1.0e20,
+distillation 4.0e20; `--dry_run` prints them).
+
+Expected, demo, held-out masked-LM loss in nats over five seeds: unigram predictor 6.36, teacher 5.1
+to 5.2, student 5.0 to 5.1, its twin from scratch 5.35 to 5.36 (docs/reproduce.md). Expected, paper:
+GLUE 77.7, SQuAD v1.1 F1 90.0 (not run here).
 """
 
 import dataclasses
