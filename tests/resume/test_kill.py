@@ -36,7 +36,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start_one
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def finish(process: subprocess.Popen[str]) -> None:
