@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobilebert_jax import curriculum, train
-from mobilebert_jax.config import Config, from_config_dict
+from mobilebert_jax.config import Config
+from mobilebert_jax.config_dict import from_config_dict
 from mobilebert_jax.data.pretraining import Vocabulary
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.state import Layout
 
 
 class RandomDocuments:
@@ -53,7 +55,7 @@ def trainings(config: Config, mesh: jax.sharding.Mesh) -> list[train.Training]:
     """Returns every training stage of the experiment, on random documents."""
     size = config.teacher.model.vocab_size or config.tokenizer.vocab_size
     documents = [RandomDocuments(size)]
-    setting = curriculum.Setting(config, mesh, documents, vocabulary(size))
+    setting = curriculum.Setting(config, Layout(mesh), documents, vocabulary(size))
     teacher = setting.initial(config.teacher.model, curriculum.TEACHER_STREAM)
     stages = [curriculum.teacher_training(setting)]
     if config.transfer.strategy in ("progressive", "joint"):
@@ -66,9 +68,9 @@ def measure(
     stage: train.Training, phase: train.Phase, config: Config, mesh: jax.sharding.Mesh, steps: int
 ) -> dict[str, Any]:
     """Returns seconds of compilation and the median milliseconds of a step."""
-    state = state_lib.start(stage.initial(), stage.optimizer, mesh)
+    state = state_lib.start(stage.initial(), stage.network, stage.optimizer, Layout(mesh))
     state = state._replace(step=jax.device_put(jnp.int32(phase.start), state.step.sharding))
-    batch, key = train.to_devices(stage.feed[0], mesh), jax.random.key(0)
+    batch, key = train.to_devices(stage.feed, stage.feed[0], mesh), jax.random.key(0)
     began = time.perf_counter()
     step_fn = train.compile_step(stage, phase, config.execution, state, batch, key)
     compiled = time.perf_counter() - began

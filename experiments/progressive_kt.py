@@ -31,8 +31,8 @@ from mobilebert_jax.config import (
     Teacher,
     Tokenizer,
     Transfer,
-    to_config_dict,
 )
+from mobilebert_jax.config_dict import to_config_dict
 from mobilebert_jax.model import sizes
 
 SCALES = ("demo", "small", "paper")

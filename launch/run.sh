@@ -17,6 +17,7 @@ list_experiments() {
 usage() {
   cat <<EOF
 usage: launch/run.sh EXPERIMENT[:SCALE] [--config.KEY=VALUE ...] [flags]
+       launch/run.sh EXPERIMENT[:SCALE] [--config.KEY=VALUE ...] --on LAUNCHER OPTIONS
 
 Trains what EXPERIMENT describes and writes it, with a report, below runs/ in the current folder.
 The first start makes .venv with all that is needed. A run that was stopped goes on where it was
@@ -28,6 +29,9 @@ $(list_experiments)
 SCALE is demo (a laptop, minutes), small (one accelerator, hours) or paper (the published job).
 EXPERIMENT is a path, from here or from the repository, or the bare name of one listed above.
 Any setting can be changed:  launch/run.sh progressive_kt:demo --config.transfer.strategy=joint
+
+LAUNCHER is local (this machine, default), tpu_vm, gke or slurm; --on LAUNCHER --help lists OPTIONS.
+--print shows every command and file instead of running anything.
 
 environment:
   PYTHON=python3.12   interpreter to make .venv with; otherwise python3.11, 3.12, 3.13 or python3
@@ -57,6 +61,50 @@ hint = f"the nearest is {paths[near[0]]}" if near else f"{folder} has none"
 print(f"there is no experiment {name!r}; {hint}")' "$1" "$root/experiments")"
 }
 
+nearest_launcher() { # NAME
+  local python
+  python=$(find_python) || exit
+  "$python" -I -c '
+import difflib, sys
+print(difflib.get_close_matches(sys.argv[1], sys.argv[2:], n=1, cutoff=0.0)[0])' \
+    "$1" local tpu_vm gke slurm
+}
+
+# Takes --on and --print out of the arguments; the rest is the launcher's or the program's.
+on=local
+print=false
+arguments=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --on)
+      if [[ $# -lt 2 ]]; then die 2 "--on needs one of local, tpu_vm, gke, slurm"; fi
+      on=$2
+      shift
+      ;;
+    --on=*) on=${1#--on=} ;;
+    --print) print=true ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
+done
+set -- "${arguments[@]+"${arguments[@]}"}"
+
+case $on in
+  local) ;;
+  tpu_vm | gke | slurm)
+    if [[ $print == true ]]; then set -- "$@" --print; fi
+    if [[ $# -gt 0 && $1 != -* && " $* " != *" --help "* ]]; then
+      name=${1%%:*}
+      scale=${1#"$name"}
+      experiment=$(find_experiment "$name")
+      shift
+      set -- "$experiment$scale" "$@"
+    fi
+    exec bash "$root/launch/$on.sh" "$@"
+    ;;
+  *) die 2 "there is no launcher '$on'; the nearest is $(nearest_launcher "$on")" ;;
+esac
+
 case ${1:-} in
   -h | --help)
     usage
@@ -73,6 +121,12 @@ name=${1%%:*}
 scale=${1#"$name"}
 shift
 experiment=$(find_experiment "$name")
-ensure_venv
 # -P: a file of the current folder that is named like a library must not be imported in its place.
-exec "$venv/bin/python" -P -m mobilebert_jax.main --config="$experiment$scale" "$@"
+command=("$venv/bin/python" -P -m mobilebert_jax.main --config="$experiment$scale" "$@")
+if [[ $print == true ]]; then
+  printf -v line ' %q' "${command[@]}"
+  printf '%s\n' "${line:1}"
+  exit
+fi
+ensure_venv
+exec "${command[@]}"

@@ -36,6 +36,9 @@ class Artefact(NamedTuple):
         path = self.directory / "manifest.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def is_finished(self) -> bool:
+        return self.manifest is not None
+
 
 def declare(
     run: Path, stage: str, science: Mapping[str, Any], inputs: Mapping[str, str]
@@ -61,6 +64,11 @@ def begin(artefact: Artefact) -> None:
     """Creates the folder and writes what is about to be made."""
     artefact.directory.mkdir(parents=True, exist_ok=True)
     write_json(artefact.directory / "stage.json", _declaration(artefact))
+
+
+def reopen(artefact: Artefact) -> None:
+    """Takes the manifest of a finished stage away, so that the next start goes on with it."""
+    (artefact.directory / "manifest.json").unlink(missing_ok=True)
 
 
 def finish(artefact: Artefact, figures: Mapping[str, Any]) -> dict[str, Any]:

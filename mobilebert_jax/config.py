@@ -1,8 +1,7 @@
-"""The configuration: frozen dataclasses, and the one door between them and `ml_collections`.
+"""The configuration: frozen dataclasses.
 
-An experiment file builds a `Config`; `to_config_dict` turns it into the `ConfigDict` that the
-command line can override; `from_config_dict` turns the result back and checks it. Inside the
-package only the typed form exists.
+An experiment file builds a `Config`; `config_dict.py` takes it to the command line and back. Inside
+the package only the typed form exists.
 
 The configuration has two halves. Everything except `execution` is *science*: it changes numbers and
 is part of the digest of whatever is made from it. `execution` says how the machine is used and must
@@ -12,11 +11,8 @@ and reporting a mistake in it should take a fraction of a second.
 
 import dataclasses
 import difflib
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
-
-import ml_collections
 
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
@@ -81,6 +77,9 @@ class Optimizer:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     bias_correction: bool = False
+    skip_above: float = 0.0
+    """A step whose gradient norm is above this multiple of its running median is not applied; 0
+    applies every step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +148,9 @@ class Mesh:
     data: int = -1
     fsdp: int = 1
     model: int = 1
+    slices: int = 0
+    """Groups of devices that a slower network joins, between which only `data` is cut; 0 takes as
+    many as the devices say they belong to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +159,9 @@ class Execution:
 
     runs_dir: str = "runs"
     mesh: Mesh = Mesh()
+    fsdp_cuts: Literal["parameters", "moments"] = "parameters"
+    """What the axis `fsdp` divides: parameters together with their moments, or the moments alone,
+    parameters then being whole on every device."""
     micro_batches: int = 1
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -170,6 +175,13 @@ class Execution:
     """Steps between held-out losses during training; 0 never."""
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
+    keep_every: int = 0
+    """Steps between checkpoints that are kept for good; 0 keeps only the newest."""
+    hang_minutes: float = 30.0
+    """Time without a finished step, or waiting for another process, after which a process ends."""
+    heartbeat_seconds: int = 100
+    """Silence after which a process of a cluster counts as lost."""
     max_nonfinite: int = 5
     """Steps with a non-finite loss or gradient, none of which is applied, before training stops."""
 
@@ -194,22 +206,6 @@ class Config:
     execution: Execution = Execution()
 
 
-def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """Returns the locked `ConfigDict` form of `config`, for the command line to override."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config), type_safe=True).lock()
-
-
-def from_config_dict(config_dict: ml_collections.ConfigDict) -> Config:
-    """Returns the typed, checked form of `config_dict`; raises InputError listing every mistake."""
-    config = _build(Config, config_dict.to_dict(), "")
-    found = problems(config)
-    if found:
-        raise InputError(
-            "the configuration cannot be used:\n" + "\n".join(f"  - {p}" for p in found)
-        )
-    return config
-
-
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns the entry of `allowed` that looks most like `name`."""
     allowed = list(allowed)
@@ -226,154 +222,3 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return dict(sorted(flat.items()))
-
-
-def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
-    """Builds dataclass `cls` from nested dicts, checking names, choices and types."""
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise InputError(
-                f"there is no setting {path}{key}; the nearest is {path}{nearest(key, hints)}"
-            )
-    built = {}
-    for key, value in values.items():
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            value = _build(typing.cast(type, hint), value, f"{path}{key}.")
-        elif typing.get_origin(hint) is tuple:
-            # The command line gives "a,b" as the one entry of a tuple.
-            value = tuple(part.strip() for entry in value for part in str(entry).split(","))
-        elif typing.get_origin(hint) is Literal:
-            _check_choice(f"{path}{key}", value, typing.get_args(hint))
-        elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif not isinstance(value, hint):
-            raise InputError(f"{path}{key}={value!r} must be of type {hint.__name__}")
-        built[key] = value
-    return cls(**built)
-
-
-def _check_choice(key: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value in allowed:
-        return
-    if key == "precision" and value in ("float16", "fp16", "half"):
-        raise InputError(
-            "precision='float16' is refused: the features of a NoNorm student grow into the "
-            "thousands and overflow float16; use 'bfloat16' or 'float32'"
-        )
-    raise InputError(
-        f"{key}={value!r} is not one of {', '.join(map(repr, allowed))}; "
-        f"the nearest is {nearest(str(value), allowed)!r}"
-    )
-
-
-def problems(config: Config) -> list[str]:
-    """Returns one sentence for each contradiction in `config`; empty when it can be run."""
-    found = [f"teacher.model.{p}" for p in sizes.problems(config.teacher.model)]
-    found += [f"student.{p}" for p in sizes.problems(config.student)]
-    for stage in config.stages:
-        if stage not in STAGES:
-            found.append(
-                f"stages names {stage!r}; stages are {', '.join(STAGES)}; "
-                f"the nearest is {nearest(stage, STAGES)!r}"
-            )
-    found += _range_problems(config) + _data_problems(config) + _pairing_problems(config)
-    return found
-
-
-def _range_problems(config: Config) -> list[str]:
-    flat = flatten(config)
-    at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
-    at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
-    found = [
-        f"{key}={flat[key]} must be at least 1"
-        for key in at_least_one
-        if flat[key] < 1 and key != "execution.eval_every"
-    ]
-    for key in ("distill.alpha", "data.mask_rate", "data.short_rate", "transfer.lower_rate"):
-        if not 0.0 <= flat[key] <= 1.0:
-            found.append(f"{key}={flat[key]} must lie between 0 and 1")
-    if config.execution.workers < 0:
-        found.append(f"execution.workers={config.execution.workers} must be at least 0")
-    if not 0.0 < config.data.held_out < 1.0:
-        found.append(f"data.held_out={config.data.held_out} must lie strictly between 0 and 1")
-    if config.distill.temperature <= 0:
-        found.append(f"distill.temperature={config.distill.temperature} must be above 0")
-    if not config.name or "/" in config.name or config.name.startswith("."):
-        found.append(f"name={config.name!r} must be a plain folder name")
-    return found
-
-
-def _data_problems(config: Config) -> list[str]:
-    found = []
-    if config.data.length < 8:
-        found.append(f"data.length={config.data.length} must be at least 8")
-    if not 1 <= config.data.max_predictions <= config.data.length:
-        found.append(
-            f"data.max_predictions={config.data.max_predictions} must lie between 1 and "
-            f"data.length={config.data.length}"
-        )
-    for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
-        if config.data.length > model.max_positions:
-            found.append(
-                f"data.length={config.data.length} exceeds "
-                f"{name}.max_positions={model.max_positions}"
-            )
-        if not config.tokenizer.path and 0 < model.vocab_size < config.tokenizer.vocab_size:
-            found.append(
-                f"{name}.vocab_size={model.vocab_size} is smaller than "
-                f"tokenizer.vocab_size={config.tokenizer.vocab_size}"
-            )
-    parts = max(config.execution.micro_batches, 1)  # less than 1 is a mistake of its own
-    for stage, size in _batch_sizes(config):
-        if size % parts:
-            found.append(
-                f"{stage}.batch_size={size} does not divide into "
-                f"execution.micro_batches={config.execution.micro_batches}"
-            )
-    return found
-
-
-def _batch_sizes(config: Config) -> list[tuple[str, int]]:
-    return [
-        ("teacher", config.teacher.batch_size),
-        ("transfer", config.transfer.batch_size),
-        ("distill", config.distill.batch_size),
-    ]
-
-
-def _pairing_problems(config: Config) -> list[str]:
-    """Where the student could not be compared with, or started from, the teacher."""
-    found = []
-    shared: tuple[str, ...] = (
-        "vocab_size",
-        "type_vocab_size",
-        "max_positions",
-        "hidden",
-        "embedding",
-        "trigram",
-    )
-    if config.transfer.strategy != "none":
-        shared += ("layers", "heads")
-    for name in shared:
-        teacher, student = getattr(config.teacher.model, name), getattr(config.student, name)
-        if teacher != student:
-            found.append(
-                f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
-            )
-    if "twin" in config.stages and config.transfer.batch_size != config.distill.batch_size:
-        found.append(
-            "the stage 'twin' reads the student's data in one go, so that "
-            f"transfer.batch_size={config.transfer.batch_size} and "
-            f"distill.batch_size={config.distill.batch_size} must be equal"
-        )
-    if (
-        config.transfer.strategy == "progressive"
-        and config.transfer.steps < 2 * config.student.layers
-    ):
-        found.append(
-            f"transfer.steps={config.transfer.steps} leaves no step to some of the "
-            f"{config.student.layers} layers; at least {2 * config.student.layers} are needed"
-        )
-    return found

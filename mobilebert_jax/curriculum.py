@@ -18,13 +18,16 @@ from mobilebert_jax import config as config_lib
 from mobilebert_jax.config import Config, ModelConfig
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.pretraining import Documents, Vocabulary
+from mobilebert_jax.flops import step_flops
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Objective, Params, add
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.partition import rules
 from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.science import student_steps, transfer_steps
+from mobilebert_jax.run.state import Layout
+from mobilebert_jax.science import settle, student_steps, transfer_steps
 from mobilebert_jax.train import Phase, Training
 
 TEACHER_STREAM, STUDENT_STREAM = 0, 1
@@ -36,9 +39,14 @@ class Setting:
     """What all training stages of a run share: config, devices, training documents."""
 
     config: Config
-    mesh: jax.sharding.Mesh
+    layout: Layout
     documents: Sequence[Documents]
     vocabulary: Vocabulary
+
+    @property
+    def settled(self) -> Config:
+        """The configuration with the vocabulary sizes that the tokenizer gave."""
+        return settle(self.config, self.vocabulary.size)
 
     def network(self, model: ModelConfig) -> Network:
         """Returns `model` with its vocabulary settled, and how this run computes it."""
@@ -46,20 +54,17 @@ class Setting:
         return Network(model, self.config.precision, self.config.execution.remat)
 
     def feed(self, batch_size: int, stream: int) -> Feed:
-        processes = jax.process_count()
-        rows = batch_size // processes
-        first = rows * jax.process_index()
         return Feed(
             self.documents,
             self.vocabulary,
             self.config.data,
             batch_size=batch_size,
             seed=2 * self.config.seed + stream,
-            rows=slice(first, first + rows),
+            rows=rules.rows_of_process(self.layout.mesh, batch_size),
         )
 
     def initial(self, model: ModelConfig, stream: int) -> Params:
-        return state_lib.init_params(self.network(model), self.mesh, self.config.seed, stream)
+        return state_lib.init_params(self.network(model), self.layout, self.config.seed, stream)
 
 
 def teacher_training(setting: Setting) -> Training:
@@ -72,7 +77,15 @@ def teacher_training(setting: Setting) -> Training:
         initial=lambda: setting.initial(teacher.model, TEACHER_STREAM),
         teacher=None,
         optimizer=_optimizer(teacher.optimizer, teacher.steps, teacher.model),
-        phases=(Phase("teacher", 0, teacher.steps, pretrain.objective(net, dropout=True)),),
+        phases=(
+            Phase(
+                "teacher",
+                0,
+                teacher.steps,
+                pretrain.objective(net, dropout=True),
+                step_flops(setting.settled, "teacher"),
+            ),
+        ),
         feed=setting.feed(teacher.batch_size, TEACHER_STREAM),
         tokens_per_step=teacher.batch_size * config.data.length,
     )
@@ -84,7 +97,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     steps, layers = transfer_steps(config), config.student.layers
     student, teacher = setting.network(config.student), setting.network(config.teacher.model)
     if settings.strategy == "progressive":
-        phases = _progressive_phases(config, student, teacher)
+        phases = _progressive_phases(setting.settled, student, teacher)
         optimizer = Optimizer(
             settings.optimizer,
             rates.base_rate(settings.optimizer, steps),
@@ -93,7 +106,8 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
         )
     else:
         objective = transfer.objective(student, teacher, settings, tuple(range(layers)))
-        phases = (Phase("all layers", 0, steps, objective),)
+        flops = step_flops(setting.settled, "transfer")
+        phases = (Phase("all layers", 0, steps, objective, flops),)
         optimizer = Optimizer(
             settings.optimizer,
             rates.base_rate(settings.optimizer, steps),
@@ -122,6 +136,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             start=borders[layer],
             stop=borders[layer + 1],
             objective=transfer.objective(student, teacher, config.transfer, (layer,)),
+            flops=step_flops(config, "transfer", layer),
             figures={"layer": float(layer)},
         )
         for layer in range(config.student.layers)
@@ -146,7 +161,7 @@ def distill_training(
         initial=lambda: student_params or _taught_start(setting, teacher_params),
         teacher=teacher_params,
         optimizer=_optimizer(settings.optimizer, steps, config.student),
-        phases=(Phase("distill", 0, steps, objective),),
+        phases=(Phase("distill", 0, steps, objective, step_flops(setting.settled, "distill")),),
         feed=setting.feed(settings.batch_size, STUDENT_STREAM),
         tokens_per_step=settings.batch_size * config.data.length,
         feed_offset=offset,
@@ -163,7 +178,15 @@ def twin_training(setting: Setting) -> Training:
         initial=lambda: setting.initial(config.student, STUDENT_STREAM),
         teacher=None,
         optimizer=_optimizer(settings.optimizer, steps, config.student),
-        phases=(Phase("twin", 0, steps, pretrain.objective(student, dropout=False)),),
+        phases=(
+            Phase(
+                "twin",
+                0,
+                steps,
+                pretrain.objective(student, dropout=False),
+                step_flops(setting.settled, "twin"),
+            ),
+        ),
         feed=setting.feed(settings.batch_size, STUDENT_STREAM),
         tokens_per_step=settings.batch_size * config.data.length,
     )

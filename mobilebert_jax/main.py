@@ -2,43 +2,81 @@
 
     python -m mobilebert_jax.main --config=experiments/progressive_kt.py:demo --config.seed=1
 
-Exit codes: 0 done, 2 mistake in configuration or input, 3 numerics, 42 saved and preempted.
+Exit codes: see run/outcome.py.
 """
 
+import errno
+import faulthandler
+import os
 import re
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import rich.console
 from absl import flags
 from ml_collections import config_flags
 
-from mobilebert_jax.config import Config, InputError, flatten, from_config_dict, nearest
-from mobilebert_jax.run.health import (
+from mobilebert_jax.config import Config, InputError, flatten, nearest
+from mobilebert_jax.config_dict import from_config_dict
+from mobilebert_jax.partition.cluster import Cluster, check
+from mobilebert_jax.run.outcome import (
     INPUT_ERROR_CODE,
     NON_FINITE_CODE,
     PREEMPTED_CODE,
     NonFinite,
+    PeerLost,
     Preempted,
 )
 
-FLAGS = ("config", "dry_run", "nodry_run")
-USAGE = "usage: mobilebert-jax --config=EXPERIMENT.py[:SCALE] [--config.KEY=VALUE ...] [--dry_run]"
+USAGE = """usage: mobilebert-jax --config=EXPERIMENT.py[:SCALE] [--config.KEY=VALUE ...] [FLAGS]
+  --dry_run                 show parameters and stages, and do nothing
+  --plan=TOPOLOGY           compile every stage for that machine, and say what it needs and takes
+    --suggest               find the settings with the least estimated time that fit
+    --plan_layers=all       compile all layers of a transfer, not only some
+    --plan_json=FILE        write the plan there too
+  --profile=FIRST:LAST      trace these steps of every stage
+  --coordinator=HOST:PORT --processes=N --process=I
+                            this is process I of N, where no cluster says so"""
 
 
-def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
-    """Returns the configuration that the command line asks for, and whether only to show it.
+class Order(NamedTuple):
+    """What the command line asks for."""
+
+    config: Config
+    dry_run: bool
+    cluster: Cluster
+    profile: str
+    plan: str
+    suggest: bool
+    plan_layers: str
+    plan_json: str | None
+
+
+def parse(arguments: Sequence[str]) -> Order:
+    """Returns what the command line asks for, its configuration checked.
 
     Raises InputError naming the mistake and the nearest valid choice.
     """
     experiment = _experiment(arguments)
     _check_experiment(experiment)
-    known = _parse_flags([f"--config={experiment}"]).config.to_dict()
-    _check_overrides(arguments, list(flatten(known)))
+    known = _parse_flags([f"--config={experiment}"])
+    _check_overrides(arguments, list(flatten(known.config.to_dict())), list(known))
     values = _parse_flags(arguments)
-    return from_config_dict(values.config), values.dry_run
+    cluster = Cluster(values.coordinator, values.processes, values.process)
+    check(cluster)
+    return Order(
+        from_config_dict(values.config),
+        values.dry_run,
+        cluster,
+        values.profile,
+        values.plan,
+        values.suggest,
+        values.plan_layers,
+        values.plan_json,
+    )
 
 
 def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
@@ -46,7 +84,14 @@ def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file(
         "config", None, "Experiment file.", flag_values=values, sys_argv=argv
     )
-    flags.DEFINE_bool("dry_run", False, "Show parameters and stages.", flag_values=values)
+    for name in ("dry_run", "suggest"):
+        flags.DEFINE_bool(name, False, "See USAGE.", flag_values=values)
+    for name, default in (("profile", ""), ("plan", ""), ("plan_layers", "some")):
+        flags.DEFINE_string(name, default, "See USAGE.", flag_values=values)
+    for name in ("plan_json", "coordinator"):
+        flags.DEFINE_string(name, None, "See USAGE.", flag_values=values)
+    for name in ("processes", "process"):
+        flags.DEFINE_integer(name, None, "See USAGE.", flag_values=values)
     try:
         rest = values(argv)[1:]
     except (flags.Error, TypeError) as error:
@@ -81,7 +126,9 @@ def _check_experiment(experiment: str) -> None:
         )
 
 
-def _check_overrides(arguments: Sequence[str], known: Sequence[str]) -> None:
+def _check_overrides(
+    arguments: Sequence[str], known: Sequence[str], known_flags: list[str]
+) -> None:
     """Finds a misspelt key or flag, of which the flag library only knows that it is unknown."""
     for argument in arguments:
         key, given, _ = argument.lstrip("-").partition("=")
@@ -95,27 +142,28 @@ def _check_overrides(arguments: Sequence[str], known: Sequence[str]) -> None:
                 )
             if not given:
                 raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
-        elif key not in FLAGS:
-            raise InputError(f"there is no flag --{key}; the nearest is --{nearest(key, FLAGS)}")
+        elif key.removeprefix("no") not in known_flags and key not in known_flags:
+            raise InputError(
+                f"there is no flag --{key}; the nearest is --{nearest(key, known_flags)}"
+            )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the experiment that `arguments` ask for and returns the exit code."""
-    console = rich.console.Console()
+    """Does what `arguments` ask for and returns the exit code."""
     try:
-        config, dry_run = parse(arguments)
-        if dry_run:
-            from mobilebert_jax import overview
-
-            overview.show(config, console)
-            return 0
-        # Imported late: a mistake in the configuration should not wait for jax to load.
-        from mobilebert_jax import stages
-
-        stages.run(config, console)
+        _obey(parse(arguments), rich.console.Console())
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return INPUT_ERROR_CODE
+    except OSError as error:
+        if not _storage_gave_out(error):
+            raise
+        print(
+            f"error: {error}\nWhat was saved before is intact; once there is room to write, the "
+            "same command goes on from there",
+            file=sys.stderr,
+        )
         return INPUT_ERROR_CODE
     except NonFinite as error:
         print(f"error: {error}", file=sys.stderr)
@@ -125,9 +173,65 @@ def main(arguments: Sequence[str]) -> int:
         return PREEMPTED_CODE
 
 
+def _obey(order: Order, console: rich.console.Console) -> None:
+    if order.dry_run:
+        from mobilebert_jax import overview
+
+        overview.show(order.config, console)
+        return
+    if order.plan:
+        from mobilebert_jax import plan
+
+        plan.show(
+            order.config,
+            order.plan,
+            console,
+            suggest=order.suggest,
+            layers=order.plan_layers,
+            json_path=order.plan_json,
+        )
+        return
+    # Imported late: a mistake in the configuration should not wait for jax to load.
+    from mobilebert_jax import stages
+    from mobilebert_jax.partition import processes
+    from mobilebert_jax.run import health, profile
+
+    window = profile.parse(order.profile)
+    execution = order.config.execution
+    try:
+        processes.join(order.cluster, execution.heartbeat_seconds, execution.hang_minutes * 60)
+        console.quiet = not processes.is_first()
+        stages.run(order.config, console, window)
+    except PeerLost as error:
+        health.abort(str(error))
+
+
+def _storage_gave_out(error: OSError) -> bool:
+    """Whether the disk is full, read-only or gone, which no restart mends."""
+    return error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ESTALE,
+    )
+
+
 def run() -> None:
     """Runs the command line and ends the process with its exit code."""
-    sys.exit(main(sys.argv[1:]))
+    # Prints the stacks when the process is aborted from outside of Python, as a lost peer does.
+    faulthandler.enable()
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code and "jax" in sys.modules:
+        # Leaving a cluster in order needs all of its processes, and the others know nothing yet.
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

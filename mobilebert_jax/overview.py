@@ -5,9 +5,9 @@ import dataclasses
 import rich.console
 import rich.table
 
+from mobilebert_jax import flops
 from mobilebert_jax.config import Config, ModelConfig
 from mobilebert_jax.model import sizes
-from mobilebert_jax.science import student_steps, transfer_steps
 
 
 def show(config: Config, console: rich.console.Console) -> None:
@@ -53,70 +53,47 @@ def _stages(config: Config) -> rich.table.Table:
     table.add_column("how", overflow="fold")
     plan = stage_plan(config)
     for name in config.stages:
-        steps, batch, flops, how = plan[name]
+        steps, batch, total, how = plan[name]
         table.add_row(
             name,
             f"{steps:,}" if steps else "",
             f"{batch:,}" if steps else "",
-            f"{flops:.2e}" if flops else "",
+            f"{total:.2e}" if total else "",
             how,
         )
     return table
 
 
 def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
-    """Returns each stage's steps, batch size, FLOPs of the encoders, and a word on how.
-
-    A backward pass counts twice a forward pass; the teacher of the student runs forward only.
-    """
-    length, layers = config.data.length, config.student.layers
-    student, teacher = _settled(config, config.student), _settled(config, config.teacher.model)
-    settings = config.transfer
-    steps = transfer_steps(config)
-    both = 3 * sizes.forward_flops(student, length) + sizes.forward_flops(teacher, length)
-    if settings.strategy == "progressive":
-        depths = [
-            3 * sizes.forward_flops(student, length, layers=depth + 1)
-            + sizes.forward_flops(teacher, length, layers=depth + 1)
-            for depth in range(layers)
-        ]
-        transfer_flops = sum(depths) / layers
-        lower = "frozen" if settings.lower_rate == 0 else f"at {settings.lower_rate:g} of the rate"
-        how = f"{layers} layers x {steps // layers:,} steps, those below {lower}"
-    else:
-        transfer_flops, how = float(both), settings.strategy
-    auxiliary = settings.strategy == "auxiliary"
-    distill_steps = student_steps(config) if auxiliary else config.distill.steps
-    transfer_steps_run = 0 if auxiliary else steps
-    batch = config.distill.batch_size
+    """Returns each stage's steps, batch size, FLOPs of the encoders, and a word on how."""
+    rows = {
+        name: (
+            flops.steps(config, name),
+            flops.batch_size(config, name),
+            flops.stage_flops(config, name),
+            how,
+        )
+        for name, how in (
+            ("teacher", f"masked LM + next sentence, {config.teacher.optimizer.kind}"),
+            ("transfer", _transfer_words(config)),
+            (
+                "distill",
+                f"alpha {config.distill.alpha:g}, temperature {config.distill.temperature:g}",
+            ),
+            ("twin", "the student without a teacher"),
+        )
+    }
     return {
         "prepare": (0, 0, 0.0, f"{config.tokenizer.kind}, records, split"),
-        "teacher": (
-            config.teacher.steps,
-            config.teacher.batch_size,
-            3.0
-            * sizes.forward_flops(teacher, length)
-            * config.teacher.steps
-            * config.teacher.batch_size,
-            f"masked LM + next sentence, {config.teacher.optimizer.kind}",
-        ),
-        "transfer": (
-            transfer_steps_run,
-            settings.batch_size,
-            transfer_flops * transfer_steps_run * settings.batch_size,
-            how,
-        ),
-        "distill": (
-            distill_steps,
-            batch,
-            float(both) * distill_steps * batch,
-            f"alpha {config.distill.alpha:g}, temperature {config.distill.temperature:g}",
-        ),
-        "twin": (
-            student_steps(config),
-            batch,
-            3.0 * sizes.forward_flops(student, length) * student_steps(config) * batch,
-            "the student without a teacher",
-        ),
+        **rows,
         "evaluate": (0, 0, 0.0, f"{config.evaluate.examples:,} held-out examples"),
     }
+
+
+def _transfer_words(config: Config) -> str:
+    settings, layers = config.transfer, config.student.layers
+    if settings.strategy != "progressive":
+        return settings.strategy
+    lower = "frozen" if settings.lower_rate == 0 else f"at {settings.lower_rate:g} of the rate"
+    steps = flops.steps(config, "transfer") // layers
+    return f"{layers} layers x {steps:,} steps, those below {lower}"

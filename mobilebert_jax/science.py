@@ -1,5 +1,6 @@
 """What a configuration settles before anything runs: steps, and what each stage depends on."""
 
+import dataclasses
 from typing import Any
 
 from mobilebert_jax.config import Config, flatten
@@ -20,6 +21,16 @@ SCIENCE = {
     "evaluate": ("data.", "evaluate."),
 }
 """Prefixes of the settings that each stage's numbers depend on, beside its inputs."""
+
+
+def settle(config: Config, vocab_size: int) -> Config:
+    """Returns `config` with `vocab_size` where a model leaves its own to the tokenizer (0)."""
+    teacher, student = config.teacher.model, config.student
+    teacher = dataclasses.replace(teacher, vocab_size=teacher.vocab_size or vocab_size)
+    student = dataclasses.replace(student, vocab_size=student.vocab_size or vocab_size)
+    return dataclasses.replace(
+        config, teacher=dataclasses.replace(config.teacher, model=teacher), student=student
+    )
 
 
 def transfer_steps(config: Config) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import rich.console
 import rich.progress
 import rich.table
@@ -19,18 +18,24 @@ from mobilebert_jax.data import records
 from mobilebert_jax.data.pretraining import Vocabulary
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import masks
-from mobilebert_jax.run import checkpoint, evaluate, inspect, results
+from mobilebert_jax.partition import processes
+from mobilebert_jax.run import checkpoint, evaluate, goodput, inspect, results
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.health import SkippedSteps
+from mobilebert_jax.run.profile import Window
+from mobilebert_jax.run.state import Layout
 from mobilebert_jax.science import science
 from mobilebert_jax.train import Training, train
 
 
 @dataclasses.dataclass
 class Run:
-    """The state of one run of an experiment: its folder and the artefacts found or made so far."""
+    """One run of an experiment: its folder, devices, and the artefacts found or made so far."""
 
     config: Config
     console: rich.console.Console
+    layout: Layout
+    profile: Window | None = None
     made: dict[str, Artefact] = dataclasses.field(default_factory=dict)
 
     @property
@@ -48,21 +53,24 @@ def check_model_vocabularies(config: Config, size: int) -> None:
             )
 
 
-def timed(
-    body: Callable[..., dict[str, Any]], this: Run, artefact: Artefact, mesh: jax.sharding.Mesh
-) -> dict[str, Any]:
+def timed(body: Callable[..., dict[str, Any]], this: Run, artefact: Artefact) -> dict[str, Any]:
     """Runs a stage's body and adds the seconds it took."""
-    began = time.time()
-    figures = body(this, artefact, mesh)
-    return {"seconds": time.time() - began, **figures}
+    began = time.monotonic()
+    figures = body(this, artefact)
+    return {"seconds": time.monotonic() - began, **figures}
 
 
-def _prepare(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def _prepare(this: Run, artefact: Artefact) -> dict[str, Any]:
+    return processes.agree("prepared", lambda: _prepare_alone(this, artefact))
+
+
+def _prepare_alone(this: Run, artefact: Artefact) -> dict[str, Any]:
     config = this.config
     with rich.progress.Progress(console=this.console) as progress:
         tasks: dict[str, rich.progress.TaskID] = {}
 
         def show(phase: str, done: int, total: int) -> None:
+            processes.beat()
             if phase not in tasks:
                 tasks[phase] = progress.add_task(phase)
             progress.update(tasks[phase], completed=done, total=total)
@@ -78,7 +86,7 @@ def _prepare(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str
     return {"records": made}
 
 
-def setting(this: Run, mesh: jax.sharding.Mesh) -> curriculum.Setting:
+def setting(this: Run) -> curriculum.Setting:
     """Opens the run's records; raises InputError where they do not fit the models."""
     directory = this.made["prepare"].directory / "records"
     tokenizer = records.load_tokenizer(directory)
@@ -86,19 +94,23 @@ def setting(this: Run, mesh: jax.sharding.Mesh) -> curriculum.Setting:
     # A sentence that the evaluation refuses should not be found out after the training.
     inspect.one_sentence(tokenizer, this.config.evaluate.sentence, this.config.data.length)
     return curriculum.Setting(
-        this.config, mesh, records.open_documents(directory, "train"), Vocabulary.of(tokenizer)
+        this.config,
+        this.layout,
+        records.open_documents(directory, "train"),
+        Vocabulary.of(tokenizer),
     )
 
 
-def load_params(
-    this: Run, stage: str, mesh: jax.sharding.Mesh, shared: curriculum.Setting
-) -> Params:
-    """Returns the final parameters of a finished training stage."""
+def load_params(this: Run, stage: str, shared: curriculum.Setting) -> Params:
+    """Returns the final parameters of a finished training stage.
+
+    Raises Damaged when its checkpoint does not agree with its seal.
+    """
     config = this.config
     model = config.teacher.model if stage == "teacher" else config.student
     if stage == "teacher" and config.teacher.path:
         _check_given_teacher(this)
-    abstract = state_lib.abstract_params(shared.network(model), mesh)
+    abstract = state_lib.abstract_params(shared.network(model), this.layout)
     return checkpoint.load_params(this.made[stage].directory / "checkpoints", abstract)
 
 
@@ -123,48 +135,55 @@ def _check_given_teacher(this: Run) -> None:
         )
 
 
-def _teacher(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    return _train(this, artefact, mesh, curriculum.teacher_training(setting(this, mesh)))
+def _teacher(this: Run, artefact: Artefact) -> dict[str, Any]:
+    return _train(this, artefact, curriculum.teacher_training(setting(this)))
 
 
-def _transfer(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    shared = setting(this, mesh)
-    teacher = load_params(this, "teacher", mesh, shared)
-    return _train(this, artefact, mesh, curriculum.transfer_training(shared, teacher))
+def _transfer(this: Run, artefact: Artefact) -> dict[str, Any]:
+    shared = setting(this)
+    teacher = load_params(this, "teacher", shared)
+    return _train(this, artefact, curriculum.transfer_training(shared, teacher))
 
 
-def _distill(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    shared = setting(this, mesh)
-    teacher = load_params(this, "teacher", mesh, shared)
-    student = load_params(this, "transfer", mesh, shared) if "transfer" in this.made else None
-    return _train(this, artefact, mesh, curriculum.distill_training(shared, teacher, student))
+def _distill(this: Run, artefact: Artefact) -> dict[str, Any]:
+    shared = setting(this)
+    teacher = load_params(this, "teacher", shared)
+    student = load_params(this, "transfer", shared) if "transfer" in this.made else None
+    return _train(this, artefact, curriculum.distill_training(shared, teacher, student))
 
 
-def _twin(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    return _train(this, artefact, mesh, curriculum.twin_training(setting(this, mesh)))
+def _twin(this: Run, artefact: Artefact) -> dict[str, Any]:
+    return _train(this, artefact, curriculum.twin_training(setting(this)))
 
 
-def _train(
-    this: Run, artefact: Artefact, mesh: jax.sharding.Mesh, training: Training
-) -> dict[str, Any]:
-    config = this.config
+def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
+    config, mesh = this.config, this.layout.mesh
     directory = this.made["prepare"].directory / "records"
     tokenizer = records.load_tokenizer(directory)
     if config.execution.eval_every:
         held_out = records.open_documents(directory, "held_out")
-        feed, batches = results.held_out_feed(config, tokenizer, held_out)
+        feed, batches = results.held_out_feed(config, tokenizer, held_out, mesh)
         score = evaluate.held_out_scorer(training.network, feed, batches, mesh)
         training = training._replace(
             held_out=lambda params: {f"held_out/{k}": v for k, v in score(params).items()}
         )
-    state = train(training, artefact.directory, config.execution, config.seed, mesh, this.console)
+    state = train(
+        training,
+        artefact.directory,
+        config.execution,
+        config.seed,
+        this.layout,
+        this.console,
+        this.profile,
+    )
     tokens = training.steps * training.tokens_per_step
-    table = masks.table(state.params)
-    (artefact.directory / "parameters.txt").write_text(_as_text(table))
+    if processes.is_first():
+        (artefact.directory / "parameters.txt").write_text(_as_text(masks.table(state.params)))
     return {
         "steps": training.steps,
         "tokens": tokens,
-        "waited_for_input_s": training.feed.waited_s,
+        "goodput": goodput.summary(artefact.directory),
+        "spikes": SkippedSteps(artefact.directory / "skipped.jsonl", limit=1).spikes(),
         "params_sha256": state_lib.params_digest(state.params),
         "tokenizer_digest": tokenizer.digest,
     }
@@ -176,13 +195,13 @@ def _as_text(table: rich.table.Table) -> str:
     return console.export_text()
 
 
-def _evaluate(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    shared = setting(this, mesh)
+def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
+    shared = setting(this)
     stages = {"teacher": "teacher", "student": "distill", "twin": "twin"}
     models = {
         role: (
             shared.network(this.config.teacher.model if role == "teacher" else this.config.student),
-            load_params(this, stage, mesh, shared),
+            load_params(this, stage, shared),
         )
         for role, stage in stages.items()
         if stage in artefact.inputs
@@ -194,14 +213,15 @@ def _evaluate(this: Run, artefact: Artefact, mesh: jax.sharding.Mesh) -> dict[st
         records.load_tokenizer(directory),
         shared.documents,
         records.open_documents(directory, "held_out"),
-        mesh,
+        this.layout.mesh,
     )
     measured |= results.circumstances(this.config, this.made)
-    write_json(artefact.directory / "results.json", measured)
+    if processes.is_first():
+        write_json(artefact.directory / "results.json", measured)
     return {"models": measured["models"], "unigram": measured["unigram"]}
 
 
-BODIES: dict[str, Callable[[Run, Artefact, jax.sharding.Mesh], dict[str, Any]]] = {
+BODIES: dict[str, Callable[[Run, Artefact], dict[str, Any]]] = {
     "prepare": _prepare,
     "teacher": _teacher,
     "transfer": _transfer,

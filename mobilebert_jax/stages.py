@@ -4,6 +4,7 @@ prepare -> teacher -> transfer -> distill -> (twin) -> evaluate
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import rich.console
@@ -13,8 +14,12 @@ from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import STAGES, Config, InputError
 from mobilebert_jax.data import corpus, records
 from mobilebert_jax.data import tokenizer as tokenizer_lib
+from mobilebert_jax.partition import processes
 from mobilebert_jax.partition.mesh import make_mesh
-from mobilebert_jax.run import results
+from mobilebert_jax.run import lock, progress, results
+from mobilebert_jax.run.checkpoint import Damaged
+from mobilebert_jax.run.profile import Window
+from mobilebert_jax.run.state import Layout
 from mobilebert_jax.science import science
 from mobilebert_jax.stage_bodies import BODIES, Run, check_model_vocabularies, timed
 
@@ -39,28 +44,50 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     return {name: graph[name] for name in STAGES if name in wanted}
 
 
-def run(config: Config, console: rich.console.Console) -> None:
+def run(config: Config, console: rich.console.Console, profile: Window | None = None) -> None:
     """Runs every stage that `config.stages` names and that is not finished.
 
     Raises InputError for a mistake in configuration or input, before anything is computed where it
     can be known then.
     """
-    this = Run(config, console)
     check_vocabulary(config)
+    mesh = make_mesh(config.execution.mesh)
+    _check_batches(config, mesh)
+    this = Run(config, console, Layout(mesh, config.execution.fsdp_cuts), profile)
     graph = inputs_of(config)
     plan = {name: _artefact(this, name, inputs) for name, inputs in graph.items()}
     _check_found(config, plan)
-    mesh = make_mesh(config.execution.mesh)
-    _check_batches(config, mesh)
+    with lock.held(this.directory):
+        while (damaged := _run_stages(this, plan)) is not None:
+            artefacts.reopen(damaged)
+        if "evaluate" in plan and processes.is_first():
+            results.publish(this.directory, plan["evaluate"], console)
+        processes.wait_for_all("end")
+
+
+def _run_stages(this: Run, plan: dict[str, Artefact]) -> Artefact | None:
+    """Runs what is not finished; returns a finished stage whose checkpoints turned out damaged."""
     for name, artefact in plan.items():
-        if artefact.manifest is not None:
-            console.print(f"[dim]{name}: finished before, in {artefact.directory}[/]")
+        if processes.agree(f"{name} is finished", artefact.is_finished):
+            this.console.print(f"[dim]{name}: finished before, in {artefact.directory}[/]")
             continue
-        _explain(artefact, console)
-        artefacts.begin(artefact)
-        artefacts.finish(artefact, timed(BODIES[name], this, artefact, mesh))
-    if "evaluate" in plan:
-        results.publish(this.directory, plan["evaluate"], console)
+        if processes.is_first():
+            _explain(artefact, this.console)
+            artefacts.begin(artefact)
+        processes.wait_for_all(f"{name} begins")
+        try:
+            figures = timed(BODIES[name], this, artefact)
+        except Damaged as error:
+            source = next(a for a in plan.values() if error.directory.parent == a.directory)
+            if source.directory.parent != this.directory:
+                raise InputError(str(error)) from error
+            this.console.print(f"[yellow]{error}. The stage goes on from the one before[/]")
+            return source
+        if processes.is_first():
+            artefacts.finish(artefact, figures)
+        processes.wait_for_all(f"{name} is finished")
+        progress.note(f"{name} is finished")
+    return None
 
 
 def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
@@ -72,12 +99,7 @@ def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
     else:
         chosen = science(config, stage)
         if stage == "prepare":
-            cache = Path(config.execution.runs_dir) / "fingerprints.json"
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            chosen["sources"] = [
-                corpus.fingerprint(source, cache)
-                for source in corpus.parse_sources(config.data.source)
-            ]
+            chosen["sources"] = processes.agree("sources", lambda: _fingerprints(config))
             if config.tokenizer.path:
                 loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
                 chosen["tokenizer_digest"] = loaded.digest
@@ -85,6 +107,14 @@ def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
         artefact = artefacts.declare(this.directory, stage, chosen, digests)
     this.made[stage] = artefact
     return artefact
+
+
+def _fingerprints(config: Config) -> list[dict[str, Any]]:
+    cache = Path(config.execution.runs_dir) / "fingerprints.json"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    return [
+        corpus.fingerprint(source, cache) for source in corpus.parse_sources(config.data.source)
+    ]
 
 
 def _given(stage: str, directory: Path) -> Artefact:

@@ -7,7 +7,7 @@ transfer have a single phase.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,11 +19,16 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Objective, Params
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
+from mobilebert_jax.partition.mesh import peak_flops
+from mobilebert_jax.run import progress
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.checkpoint import Checkpoints
-from mobilebert_jax.run.health import NonFiniteSteps, Preempted, StopRequest
+from mobilebert_jax.run.goodput import Goodput
+from mobilebert_jax.run.health import SkippedSteps, StopRequest, Watchdog
 from mobilebert_jax.run.meters import Meters
-from mobilebert_jax.run.state import State
+from mobilebert_jax.run.outcome import Preempted
+from mobilebert_jax.run.profile import Profiler, Window
+from mobilebert_jax.run.state import Layout, State
 from mobilebert_jax.run.step import Step, make_step
 
 
@@ -34,6 +39,8 @@ class Phase(NamedTuple):
     start: int
     stop: int
     objective: Objective
+    flops: float
+    """Model FLOPs of one step, recomputation not counted."""
     figures: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
 
 
@@ -63,8 +70,9 @@ def train(
     directory: Path,
     execution: config_lib.Execution,
     seed: int,
-    mesh: jax.sharding.Mesh,
-    console: rich.console.Console | None,
+    layout: Layout,
+    console: rich.console.Console,
+    profile: Window | None = None,
 ) -> State:
     """Runs `stage` to its last step, from the newest checkpoint in `directory` if there is one.
 
@@ -73,11 +81,14 @@ def train(
 
     Raises NonFinite after too many steps that could not be applied, Preempted after SIGTERM.
     """
-    checkpoints = Checkpoints(directory / "checkpoints", execution.keep_checkpoints)
-    state = restore_or_init(stage, checkpoints, mesh)
-    first = int(state.step)
-    key = jax.random.key(seed)
-    nonfinite = NonFiniteSteps(directory / "nonfinite.jsonl", execution.max_nonfinite)
+    goodput = Goodput(directory)
+    with goodput.spent("restore"):
+        checkpoints = open_checkpoints(directory, execution, console)
+        state = restore_or_init(stage, checkpoints, layout)
+    first = goodput.first_step = int(state.step)
+    key = jax.jit(lambda: jax.random.key(seed), out_shardings=rules.replicated(layout.mesh))()
+    skipped = SkippedSteps(directory / "skipped.jsonl", execution.max_nonfinite)
+    profiler = Profiler(profile, directory / "profile")
     meters = Meters(
         directory,
         stage.name,
@@ -85,44 +96,67 @@ def train(
         stop=stage.steps,
         tokens_per_step=stage.tokens_per_step,
         log_every=execution.log_every,
+        peak_flops=peak_flops(layout.mesh),
         console=console,
     )
     offset = stage.feed_offset
     batches = stage.feed.iterate(first + offset, stage.steps + offset, execution.prefetch)
-    with meters, StopRequest() as stop_request:
+    watchdog = Watchdog(execution.hang_minutes * 60, stage.name)
+    with checkpoints, watchdog, meters, StopRequest() as stop_request:
         for phase in stage.phases:
             if phase.stop <= first:
                 continue
             step_fn = None
             for step in range(max(phase.start, first), phase.stop):
-                batch = to_devices(next(batches), mesh)
+                watchdog.beat(f"step {step}")
+                with goodput.spent("input"):
+                    batch = to_devices(stage.feed, next(batches), layout.mesh)
                 if step_fn is None:
-                    with meters.compiling(phase.label):
+                    with meters.pausing(f"compiling {phase.label}"), goodput.spent("compile"):
                         step_fn = compile_step(stage, phase, execution, state, batch, key)
+                profiler.before(step - first)
                 state, metrics = step_fn(state, stage.teacher, batch, key)
-                row = meters.push(step, {**metrics, **phase.figures})
-                nonfinite.look_at(row)
+                row = meters.push(step, {**metrics, **phase.figures}, phase.flops)
+                if row is not None:
+                    skipped.look_at(row)
+                    goodput.write(int(row["step"]))
                 if due(step, execution.eval_every) and stage.held_out:
-                    meters.pause("evaluating")
-                    meters.write(step, stage.held_out(state.params))
-                    meters.resume()
-                stopping, last = stop_request.received, step + 1 == stage.steps
+                    with meters.pausing("evaluating"), goodput.spent("evaluation"):
+                        meters.write(step, stage.held_out(state.params))
+                stopping, last = stop_request.reached(step), step + 1 == stage.steps
                 if stopping or last or due(step, execution.checkpoint_every):
-                    checkpoints.save(state, step + 1)
+                    with goodput.spent("save"):
+                        checkpoints.save(state, step + 1)
                 if stopping:
-                    checkpoints.close()
-                    nonfinite.look_at(meters.flush())
+                    skipped.look_at(meters.flush())
+                    goodput.write(step)
                     raise Preempted(f"{stage.name} is saved at step {step + 1}")
-        nonfinite.look_at(meters.flush())
-    checkpoints.close()
+        skipped.look_at(meters.flush())
+        profiler.close()
+        with goodput.spent("save"):
+            checkpoints.wait()
+        goodput.write(stage.steps - 1)
     return state
 
 
-def restore_or_init(stage: Training, checkpoints: Checkpoints, mesh: jax.sharding.Mesh) -> State:
+def open_checkpoints(
+    directory: Path, execution: config_lib.Execution, console: rich.console.Console
+) -> Checkpoints:
+    """Opens the stage's checkpoints; says which ones are damaged and not used."""
+    return Checkpoints(
+        directory / "checkpoints",
+        execution.keep_checkpoints,
+        execution.keep_every,
+        report=lambda text: console.print(f"[yellow]{text}[/]", soft_wrap=True),
+        sealed=lambda step: progress.note(f"{directory.name} {step}"),
+    )
+
+
+def restore_or_init(stage: Training, checkpoints: Checkpoints, layout: Layout) -> State:
     """Returns the newest checkpoint's state, or else the stage's own initial state."""
     if checkpoints.latest() is None:
-        return state_lib.start(stage.initial(), stage.optimizer, mesh)
-    return checkpoints.restore(state_lib.abstract_state(stage.network, mesh))
+        return state_lib.start(stage.initial(), stage.network, stage.optimizer, layout)
+    return checkpoints.restore(state_lib.abstract_state(stage.network, layout))
 
 
 def compile_step(
@@ -133,19 +167,32 @@ def compile_step(
     batch: Batch,
     key: jax.Array,
 ) -> Step:
-    """Compiles the step of `phase`; the state goes in and comes out with the same shardings."""
-    step = make_step(phase.objective, stage.optimizer, execution.micro_batches)
-    shardings = jax.tree.map(lambda x: x.sharding, state)
+    """Compiles the step of `phase`; the state goes in and comes out with the same shardings.
+
+    Every argument may be abstract, a shape with a sharding.
+    """
+    shardings = state_lib.shardings_of(state)
+    step = make_step(
+        phase.objective, stage.optimizer, execution.micro_batches, shardings.opt_state.first
+    )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     return jitted.lower(state, stage.teacher, batch, key).compile()
 
 
-def to_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
-    """Returns the global batch, of which this process holds its own rows."""
+def to_devices(feed: Feed, rows: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
+    """Returns the global batch of `feed`, of which `rows` are those that this process holds."""
     sharding = rules.batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
-    }
+    position = {row: index for index, row in enumerate(feed.rows)}
+
+    def place(array: np.ndarray) -> jax.Array:
+        def shard(index: Any) -> np.ndarray:
+            first, stop, _ = index[0].indices(feed.batch_size)
+            return array[position[first] : position[stop - 1] + 1]
+
+        shape = (feed.batch_size, *array.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
+
+    return {name: place(array) for name, array in rows.items()}
 
 
 def due(step: int, every: int) -> bool:

@@ -17,7 +17,8 @@ import rich.console
 from jax.experimental.compilation_cache import compilation_cache
 
 from mobilebert_jax import config as config_lib
-from mobilebert_jax.config import Config, flatten, from_config_dict, to_config_dict
+from mobilebert_jax.config import Config, flatten
+from mobilebert_jax.config_dict import from_config_dict, to_config_dict
 from mobilebert_jax.model import sizes
 from mobilebert_jax.partition.mesh import make_mesh
 
@@ -44,7 +45,7 @@ ADAMW = config_lib.Optimizer(kind="adamw", peak_rate=1e-2, warmup_steps=2, bias_
 
 EXPERIMENT_FILE = """
 from pathlib import Path
-from mobilebert_jax.config import to_config_dict
+from mobilebert_jax.config_dict import to_config_dict
 from tests.miniature import experiment
 
 def get_config():
@@ -131,13 +132,17 @@ def one_quick_device(cache: Path) -> Iterator[None]:
             compilation_cache.reset_cache()
 
 
-def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Starts the tiny experiment of `folder` from the command line, on one device."""
+def start(
+    folder: Path, cache: Path, *arguments: str, devices: int = 1, **variables: str
+) -> subprocess.Popen[str]:
+    """Starts the tiny experiment of `folder` from the command line, on simulated devices."""
     file = folder / "tiny.py"
     file.write_text(EXPERIMENT_FILE.format(folder=str(folder)))
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {name.upper(): str(value) for name, value in QUICK.items()}
     environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    environment |= variables
     return subprocess.Popen(
         [sys.executable, "-m", "mobilebert_jax.main", f"--config={file}", *arguments],
         cwd=ROOT,

@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from mobilebert_jax.config import (
-    Config,
-    InputError,
-    flatten,
-    from_config_dict,
-    nearest,
-    problems,
-    to_config_dict,
-)
+from mobilebert_jax.config import Config, InputError, flatten, nearest
+from mobilebert_jax.config_dict import from_config_dict, to_config_dict
+from mobilebert_jax.contradictions import problems
 from mobilebert_jax.model import sizes
 from tests.miniature import ROOT, changed, experiment
 

@@ -22,6 +22,7 @@ from mobilebert_jax.objective.losses import Measured, Term, weighted
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.state import Layout
 from mobilebert_jax.run.step import make_step
 from mobilebert_jax.train import Training
 from tests import tiny
@@ -71,21 +72,23 @@ def with_strategy(strategy: str, **changes: Any) -> Config:
 
 def setting(settings: Config = CONFIG) -> Setting:
     mesh = make_mesh(config.Mesh(1, 1, 1), jax.devices()[:1])
-    return Setting(settings, mesh, [RandomDocuments()], VOCABULARY)
+    return Setting(settings, Layout(mesh), [RandomDocuments()], VOCABULARY)
 
 
 @pytest.fixture(scope="module")
 def teacher() -> dict[str, Any]:
-    return tiny.on_mesh(tiny.teacher_params(), tiny.TEACHER, setting().mesh)
+    return tiny.on_mesh(tiny.teacher_params(), tiny.TEACHER, setting().layout)
 
 
 @pytest.fixture(autouse=True)
 def quick_initial_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real ones, like these, follow network, seed and stream, but take long to compile."""
 
-    def draw(network: Network, mesh: jax.sharding.Mesh, seed: int, stream: int) -> Any:
+    def draw(network: Network, layout: Layout, seed: int, stream: int) -> Any:
         params = drawn(network.config, 10 * seed + stream)
-        return jax.tree.map(lambda leaf: jax.device_put(leaf.copy(), mesh.devices.item()), params)
+        return jax.tree.map(
+            lambda leaf: jax.device_put(leaf.copy(), layout.mesh.devices.item()), params
+        )
 
     monkeypatch.setattr(state_lib, "init_params", draw)
 
@@ -270,7 +273,9 @@ def test_training_leaves_the_teacher_intact(teacher: Any) -> None:
     step = tiny.jit(make_step(imitate, training.optimizer), donate_argnums=0)
     found = []
     for _ in range(2):
-        state = state_lib.start(training.initial(), training.optimizer, shared.mesh)
+        state = state_lib.start(
+            training.initial(), training.network, training.optimizer, shared.layout
+        )
         donated = state.params["embeddings"]["word"]
         for _ in range(2):
             state, _ = step(state, teacher, {}, jax.random.key(0))

@@ -10,7 +10,7 @@ import pytest
 
 from mobilebert_jax import main as main_module
 from mobilebert_jax.config import InputError
-from mobilebert_jax.run.health import NonFinite, Preempted
+from mobilebert_jax.run.outcome import NonFinite, Preempted
 from tests.miniature import ROOT
 
 DEMO = "--config=experiments/progressive_kt.py:demo"
@@ -88,13 +88,14 @@ def test_each_end_has_its_exit_code(
 
 def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    config, dry_run = main_module.parse(
+    order = main_module.parse(
         [DEMO, "--config.seed=3", "--config.stages=prepare,teacher", "--config.distill.alpha=1"]
     )
+    config = order.config
     assert (config.seed, config.stages, config.distill.alpha) == (3, ("prepare", "teacher"), 1.0)
-    assert not dry_run
-    assert main_module.parse([DEMO, "--dry_run"])[1]
-    assert not main_module.parse([DEMO, "--nodry_run"])[1]
+    assert not order.dry_run
+    assert main_module.parse([DEMO, "--dry_run"]).dry_run
+    assert not main_module.parse([DEMO, "--nodry_run"]).dry_run
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 200])

@@ -66,7 +66,7 @@ def written(folder: Path) -> dict[Path, int]:
     return {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".html" and path.name != "curves.json"
+        if path.is_file() and path.suffix != ".html" and path.name not in ("curves.json", ".lock")
     }
 
 
@@ -92,7 +92,7 @@ def test_every_training_stage_leaves_its_record(whole: Path, stage: str) -> None
     assert all(math.isfinite(row["loss"]) and row["nonfinite"] == 0 for row in rows)
     assert list((directory / "tensorboard").glob("events.out.tfevents.*"))
     assert "embeddings" in (directory / "parameters.txt").read_text()
-    assert not (directory / "nonfinite.jsonl").exists()
+    assert not (directory / "skipped.jsonl").exists()
     kept = {int(path.name) for path in (directory / "checkpoints").iterdir() if path.is_dir()}
     assert max(kept) == STEPS[stage] and len(kept) == 2
     assert manifest(whole, stage)["steps"] == STEPS[stage]
@@ -154,7 +154,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_says_so(
     assert "evaluate: made anew" in said and "its input distill was made anew" in said
     assert len(list((tmp_path / "runs/tiny").glob("distill-*"))) == 2
     assert (earlier / "manifest.json").exists()
-    assert len(list((tmp_path / "runs/tiny").iterdir())) == len(PIPELINE) + 2 + 3
+    assert len(list((tmp_path / "runs/tiny").glob("[!.]*"))) == len(PIPELINE) + 2 + 3
     assert run(again()).count("finished before") == len(PIPELINE)
 
 
@@ -194,7 +194,7 @@ def test_records_and_teacher_of_another_run_are_used(whole: Path, tmp_path: Path
     }
     said = run(miniature.experiment(tmp_path, **given, stages=("teacher", "transfer")))
     assert f"teacher: finished before, in {folder_of(whole, 'teacher')}" in said
-    assert [p.name.split("-")[0] for p in (tmp_path / "runs/tiny").iterdir()] == ["transfer"]
+    assert [p.name.split("-")[0] for p in (tmp_path / "runs/tiny").glob("[!.]*")] == ["transfer"]
     inputs = manifest(tmp_path, "transfer")["inputs"]
     assert inputs["teacher"] == manifest(whole, "teacher")["digest"]
 

@@ -13,6 +13,7 @@ import numpy as np
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.state import Layout
 from tests.parity.cases import QUICK_COMPILATION, random_params
 
 COMPILER_OPTIONS: dict[str, Any] = dict(QUICK_COMPILATION)
@@ -66,9 +67,9 @@ def batch(seed: int = 2) -> dict[str, jax.Array]:
     return {name: jnp.asarray(value) for name, value in arrays.items()}
 
 
-def on_mesh(params: dict[str, Any], network: Network, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def on_mesh(params: dict[str, Any], network: Network, layout: Layout) -> dict[str, Any]:
     """Returns `params` laid out as the rules say, sharing no buffer with those given."""
-    abstract = state_lib.abstract_params(network, mesh)
+    abstract = state_lib.abstract_params(network, layout)
     return jax.tree.map(
         lambda leaf, like: jax.device_put(np.array(leaf), like.sharding), params, abstract
     )

@@ -42,10 +42,12 @@ class Feed:
         *,
         batch_size: int,
         seed: int,
-        rows: slice | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        self._batch_size = batch_size
-        self._rows = _checked_rows(rows, batch_size)
+        self.batch_size = batch_size
+        """Rows of the global batch."""
+        self.rows = _checked_rows(rows, batch_size)
+        """Rows that this feed makes."""
         self.epoch_sizes: list[int] = []
         """Examples in an epoch of each source."""
         self.waited_s = 0.0
@@ -68,8 +70,8 @@ class Feed:
         """Returns this host's rows of the global batch of `step`; raises IndexError below 0."""
         if step < 0:
             raise IndexError(f"step {step} is below 0")
-        first = step * self._batch_size
-        examples = [self._stream[first + row] for row in self._rows]
+        first = step * self.batch_size
+        examples = [self._stream[first + row] for row in self.rows]
         return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
     def iterate(self, start: int, stop: int, prefetch: int) -> Iterator[Batch]:
@@ -94,15 +96,14 @@ class Feed:
                 thread.shutdown(cancel_futures=True)
 
 
-def _checked_rows(rows: slice | None, batch_size: int) -> range:
+def _checked_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
     if batch_size < 1:
         raise config.InputError(f"batch_size={batch_size} must be at least 1")
     if rows is None:
         return range(batch_size)
-    selected = range(batch_size)[rows]
-    if not selected or (rows.stop or 0) > batch_size:
-        raise config.InputError(f"{rows} selects no rows, or more than there are, of {batch_size}")
-    return selected
+    if not rows or min(rows) < 0 or max(rows) >= batch_size:
+        raise config.InputError(f"rows {list(rows)} are not rows of a batch of {batch_size}")
+    return rows
 
 
 def _check_documents(documents: Documents, number: int) -> None:

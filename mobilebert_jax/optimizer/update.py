@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mobilebert_jax import config as config_lib
+from mobilebert_jax.optimizer import spikes
 from mobilebert_jax.optimizer.masks import decays, is_stacked, per_layer
 from mobilebert_jax.optimizer.rates import Multiplier, Multipliers
 
@@ -21,17 +22,22 @@ Tree = Any
 
 
 class Moments(NamedTuple):
-    """First and second moments of the gradient, each shaped like the parameters."""
+    """First and second moments of the gradient, each shaped like the parameters.
+
+    `recent_norms` are the gradient norms that the gate against spikes compares with.
+    """
 
     first: Tree
     second: Tree
+    recent_norms: jax.Array
 
 
 class Optimizer(NamedTuple):
     """`init(params) -> Moments` and `update(gradients, moments, params, step)`.
 
     `update` returns the updates to add to the parameters, the new moments, and the figures
-    `gradient_norm` (before clipping) and `learning_rate` (of the fastest parameters).
+    `gradient_norm` (before clipping), `learning_rate` (of the fastest parameters) and, with a gate
+    against spikes, `spike`: 1 where the step must not be applied.
     """
 
     config: config_lib.Optimizer
@@ -42,7 +48,8 @@ class Optimizer(NamedTuple):
     counts from the last."""
 
     def init(self, params: Tree) -> Moments:
-        return Moments(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+        zeros = optax.tree.zeros_like
+        return Moments(zeros(params), zeros(params), spikes.no_norms())
 
     def update(
         self, gradients: Tree, moments: Moments, params: Tree, step: jax.Array
@@ -51,21 +58,37 @@ class Optimizer(NamedTuple):
         norm = optax.tree.norm(gradients)
         scale = jnp.minimum(1.0, config.clip_norm / jnp.maximum(norm, 1e-30))
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-        moments = Moments(
-            optax.tree.update_moment(gradients, moments.first, config.beta1, 1),
-            optax.tree.update_moment(gradients, moments.second, config.beta2, 2),
-        )
+        first = optax.tree.update_moment(gradients, moments.first, config.beta1, 1)
+        second = optax.tree.update_moment(gradients, moments.second, config.beta2, 2)
         rate = self.base(step)
         multiplier = self.multipliers(step)
-        directions = self._directions(moments, params, step)
+        directions = self._directions(first, second, params, step)
         updates = _by_layer(lambda d, m: -rate * m * d, directions, multiplier)
         restart = Multiplier(*(jnp.asarray(m != 0, jnp.float32) for m in multiplier))
-        moments = Moments(*(_by_layer(lambda x, keep: x * keep, t, restart) for t in moments))
+        first, second = (
+            _by_layer(lambda x, keep: x * keep, tree, restart) for tree in (first, second)
+        )
+        moments = Moments(first, second, moments.recent_norms)
         fastest = jnp.maximum(jnp.max(multiplier.blocks_N), multiplier.others)
-        return updates, moments, {"gradient_norm": norm, "learning_rate": rate * fastest}
+        figures = {"gradient_norm": norm, "learning_rate": rate * fastest}
+        if config.skip_above:
+            spike = spikes.is_spike(moments.recent_norms, norm, config.skip_above)
+            figures["spike"] = spike.astype(jnp.float32)
+        return updates, moments, figures
 
-    def _directions(self, moments: Moments, params: Tree, step: jax.Array) -> Tree:
-        first, second = moments
+    def remember(self, moments: Moments, norm: jax.Array, step: jax.Array) -> Moments:
+        """Returns `moments` with the gradient norm of `step` seen, whether it was applied or not.
+
+        Where another layer's turn begins, gradients of the turn before say nothing.
+        """
+        if not self.config.skip_above:
+            return moments
+        norms = spikes.remember(moments.recent_norms, norm)
+        if self.restart_every:
+            norms = jnp.where(step % self.restart_every == 0, spikes.no_norms(), norms)
+        return moments._replace(recent_norms=norms)
+
+    def _directions(self, first: Tree, second: Tree, params: Tree, step: jax.Array) -> Tree:
         if self.config.bias_correction:
             age = step % self.restart_every if self.restart_every else step + 1
             age = jnp.maximum(age, 1)

@@ -8,36 +8,44 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mobilebert_jax.config import InputError
 
-RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("batch", ("data", "fsdp")),
+RULES: tuple[tuple[str, str | None], ...] = (
     ("layers", None),
     ("vocab", "model"),
-    ("embed", "fsdp"),
-    ("hidden", "fsdp"),
-    ("bottleneck", None),
     ("heads", "model"),
     ("intermediate", "model"),
+    ("embed", "fsdp"),
+    ("hidden", "fsdp"),
+    ("bottleneck", "fsdp"),
     ("transform", None),
     ("pooled", None),
     ("position", None),
     ("type", None),
     ("classes", None),
 )
+"""Where both axes of a matrix name `fsdp`, the one named first in this table is cut."""
 
 
-def parameter_shardings(boxed: Any, mesh: jax.sharding.Mesh) -> Any:
+def parameter_shardings(boxed: Any, mesh: jax.sharding.Mesh, *, cut_fsdp: bool = True) -> Any:
     """Returns the sharding of every parameter, from its logical axes.
+
+    Vectors (biases, norms) stay whole over `fsdp`: they are a thousandth of the memory, and each
+    would be a message of its own. Without `cut_fsdp` matrices do too.
 
     Raises InputError naming axis, size and divisors where a size does not divide.
     """
-    specs = nn.logical_to_mesh(nn.get_partition_spec(boxed), RULES)
-    shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        specs,
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
+
+    def sharding(path: Any, box: nn.LogicallyPartitioned) -> NamedSharding:
+        matrix = sum(name != "layers" for name in box.names) > 1
+        spec: Any = nn.logical_to_mesh_axes(box.names, RULES)
+        if not (matrix and cut_fsdp):
+            spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec))
+        found = NamedSharding(mesh, spec)
+        _check(path, box.unbox(), found)
+        return found
+
+    return jax.tree_util.tree_map_with_path(
+        sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
     )
-    jax.tree_util.tree_map_with_path(_check, nn.unbox(boxed), shardings)
-    return shardings
 
 
 def _check(path: Any, leaf: Any, sharding: NamedSharding) -> None:
@@ -55,6 +63,12 @@ def _check(path: Any, leaf: Any, sharding: NamedSharding) -> None:
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Returns the sharding of a batch: rows over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def rows_of_process(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
+    """Returns the rows of a batch that this process's devices hold, in increasing order."""
+    indices: Any = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return sorted({row for (rows,) in indices for row in range(batch_size)[rows]})
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -1,10 +1,16 @@
-"""Checkpoints of the training state, through Orbax, asynchronous and with retention.
+"""Checkpoints of the training state, through Orbax: asynchronous, sealed, with retention.
 
-Parameters and moments are separate items, so that a later stage reads the parameters alone. A kill
-during a save leaves a temporary folder that is never taken for a checkpoint.
+Parameters and moments are separate items, so that a later stage reads the parameters alone. A save
+that is complete on disk is sealed: a list of its files with their SHA-256. Only what agrees with
+its seal is ever read, so that neither a kill during a save nor a torn or flipped byte is taken for
+a checkpoint; what does not agree is set aside, and the one before it is used.
 """
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -12,24 +18,83 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from mobilebert_jax.config import InputError
+from mobilebert_jax.partition import processes
+from mobilebert_jax.run import seal
+from mobilebert_jax.run.outcome import NonFinite, Preempted
 from mobilebert_jax.run.state import Params, State
+
+POLL_SECONDS = 0.05
+
+
+class Damaged(Exception):
+    """A finished stage has no checkpoint that agrees with its seal."""
+
+    def __init__(self, directory: Path, problems: list[str]):
+        super().__init__(f"the checkpoints in {directory} cannot be used: {'; '.join(problems)}")
+        self.directory = directory
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in `directory`; keeps the newest `keep`."""
+    """The checkpoints of one stage, in `directory`.
 
-    def __init__(self, directory: Path, keep: int):
+    Keeps the newest `keep`, and for good every one whose step divides by `keep_every` (0: none).
+    `report` is told of checkpoints that had to be set aside, `sealed` of those that are complete.
+    As a context manager it waits at its end for the save under way, unless a mistake or a broken
+    disk ended the block: then there may be nothing to wait for.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        keep: int,
+        keep_every: int = 0,
+        report: Callable[[str], None] = lambda text: None,
+        sealed: Callable[[int], None] = lambda step: None,
+    ):
+        self._directory = directory.absolute()
+        # Before Orbax looks: what it sees it takes for the newest.
+        aside = processes.agree("checkpoints", lambda: set_aside(self._directory))
+        for text in aside:
+            report(text)
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                keep_period=keep_every or None,
+                create=True,
+                cleanup_tmp_directories=True,
+            ),
         )
+        self._sealed = sealed
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._closing = threading.Event()
+        self._pending: Future[None] | None = None
+        self._last_saved: int | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None or issubclass(kind, NonFinite | Preempted):
+            self.close()
 
     def latest(self) -> int | None:
-        """Returns the step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+        """Returns the step of the newest sealed checkpoint."""
+        step: int | None = self._manager.latest_step()
+        return step
 
     def save(self, state: State, step: int) -> None:
-        """Starts saving `state`, taken after `step` steps; returns before it is on disk."""
+        """Starts saving `state`, taken after `step` steps; returns before it is on disk.
+
+        Raises OSError or ValueError when the save before this one failed.
+        """
+        self._raise_failures()
+        self._tell_others_supervisor()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -37,6 +102,32 @@ class Checkpoints:
                 opt_state=ocp.args.StandardSave(state.opt_state._asdict()),
             ),
         )
+        self._last_saved = step
+        if processes.is_first():
+            self._pending = self._sealer.submit(self._seal, step)
+
+    def _tell_others_supervisor(self) -> None:
+        """Process 0 seals, but every process has a supervisor that wants to hear of progress."""
+        if not processes.is_first() and self._last_saved is not None:
+            self._manager.wait_until_finished()
+            self._sealed(self._last_saved)
+
+    def _seal(self, step: int) -> None:
+        while self._manager.is_saving_in_progress():
+            if self._closing.wait(POLL_SECONDS):
+                break
+        path = self._directory / str(step)
+        try:
+            seal.write(path)
+        except FileNotFoundError:
+            # Removed by retention meanwhile, or never finished, which `save` and `close` report.
+            return
+        self._sealed(step)
+
+    def _raise_failures(self) -> None:
+        self._manager.check_for_errors()
+        if self._pending is not None and self._pending.done():
+            self._pending.result()
 
     def restore(self, abstract: State) -> State:
         """Returns the newest state, with the shardings of `abstract`."""
@@ -49,25 +140,66 @@ class Checkpoints:
             ),
         )
         moments = type(abstract.opt_state)(**restored["opt_state"])
-        step_array = jax.device_put(jnp.int32(step), abstract.step.sharding)
+        sharding = abstract.step.sharding
+        step_array = jax.jit(lambda: jnp.int32(step), out_shardings=sharding)()
         return State(restored["params"], moments, step_array)
 
+    def wait(self) -> None:
+        """Waits for the save under way and for its seal; raises as `save` does."""
+        self._manager.wait_until_finished()
+        self._raise_failures()
+        self._tell_others_supervisor()
+        if self._pending is not None:
+            self._pending.result()
+
     def close(self) -> None:
-        """Waits for saves under way."""
-        self._manager.close()
+        """Does as `wait`, and lets go of the folder."""
+        try:
+            self.wait()
+        finally:
+            self._closing.set()
+            self._sealer.shutdown()
+            self._manager.close()
+        processes.wait_for_all("checkpoints closed")
+
+
+def set_aside(directory: Path) -> list[str]:
+    """Moves every checkpoint that does not agree with its seal into `damaged/`; says which."""
+    found = []
+    for path in _steps(directory):
+        problems = seal.problems(path)
+        if problems:
+            folder = directory / "damaged"
+            folder.mkdir(exist_ok=True)
+            number = 1 + sum(1 for _ in folder.glob(f"{path.name}-*"))
+            path.rename(folder / f"{path.name}-{number}")
+            found.append(
+                f"checkpoint {path} is not used, because {problems[0]}; it was moved to {folder}"
+            )
+    return found
+
+
+def _steps(directory: Path) -> list[Path]:
+    """Returns the folders of complete saves, oldest first."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if path.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def load_params(directory: Path, abstract: Params) -> Params:
     """Returns the newest parameters in `directory`, with the shardings of `abstract`.
 
-    Raises InputError when there are none.
+    Raises InputError when there are none, Damaged when they do not agree with their seal.
     """
-    if not directory.is_dir():
-        raise InputError(f"no checkpoints in {directory}")
+    steps = _steps(directory)
+    if not steps:
+        raise InputError(f"no complete checkpoint in {directory}")
+    found = processes.agree("seal", lambda: seal.problems(steps[-1]))
+    if found:
+        raise Damaged(directory, found)
     with ocp.CheckpointManager(directory.absolute()) as manager:
-        step: Any = manager.latest_step()
-        if step is None:
-            raise InputError(f"no complete checkpoint in {directory}")
-        return manager.restore(
-            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-        )["params"]
+        restored: Any = manager.restore(
+            int(steps[-1].name), args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+        )
+        return restored["params"]

@@ -34,11 +34,14 @@ def held_out_scorer(
         terms, figures = objective(params, None, batch, jax.random.key(0))
         return {**{name: term.mean for name, term in terms.items()}, **figures}
 
+    # Compiled, because arrays of several processes cannot be added one by one.
+    add = jax.jit(lambda total, part: jax.tree.map(jnp.add, total, part))
+
     def scores(params: Params) -> dict[str, float]:
         total: dict[str, Mean] = {}
         for rows in feed.iterate(0, batches, prefetch=2):
-            part = measure(params, to_devices(rows, mesh))
-            total = jax.tree.map(jnp.add, total, part) if total else part
+            part = measure(params, to_devices(feed, rows, mesh))
+            total = add(total, part) if total else part
         return {name: float(mean.value()) for name, mean in total.items()}
 
     return scores

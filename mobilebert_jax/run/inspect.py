@@ -14,9 +14,10 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.run.state import whole
 
 
-def one_sentence(tokenizer: Tokenizer, sentence: str, length: int) -> Batch:
+def one_sentence(tokenizer: Tokenizer, sentence: str, length: int) -> dict[str, Any]:
     """Returns the batch of one row `[CLS] sentence [SEP]`, unpadded, its blanks as predictions.
 
     Raises InputError when the sentence has no blank or is too long.
@@ -32,12 +33,12 @@ def one_sentence(tokenizer: Tokenizer, sentence: str, length: int) -> Batch:
             f"evaluate.sentence={sentence!r} has {len(ids)} tokens with [CLS] and [SEP]; "
             f"data.length={length} are allowed"
         )
-    ids_BT = jnp.asarray([ids], jnp.int32)
+    ids_BT = np.asarray([ids], np.int32)
     return {
         "input_ids": ids_BT,
-        "input_mask": jnp.ones_like(ids_BT),
-        "segment_ids": jnp.zeros_like(ids_BT),
-        "masked_lm_positions": jnp.asarray([blanks], jnp.int32),
+        "input_mask": np.ones_like(ids_BT),
+        "segment_ids": np.zeros_like(ids_BT),
+        "masked_lm_positions": np.asarray([blanks], np.int32),
     }
 
 
@@ -50,7 +51,7 @@ def attention_maps(network: Network, params: Params, batch: Batch) -> np.ndarray
         captured = encoder.encode(network, params, batch, capture=every).shown
         return jax.nn.softmax(captured.scores_BHTS[:, 0])
 
-    return np.asarray(scores(params, batch))
+    return whole(scores(params, batch))
 
 
 def feature_rms(network: Network, params: Params, batch: Batch) -> list[float]:
@@ -67,7 +68,7 @@ def feature_rms(network: Network, params: Params, batch: Batch) -> list[float]:
         square_NBT = jnp.mean(jnp.square(features_NBTD), axis=-1) * mask_BT
         return jnp.sqrt(jnp.sum(square_NBT, axis=(1, 2)) / jnp.sum(mask_BT))
 
-    return [float(x) for x in rms(params, batch)]
+    return [float(x) for x in whole(rms(params, batch))]
 
 
 def fill_mask(
@@ -82,7 +83,7 @@ def fill_mask(
             encoder.predict(network, params, hidden_BTD, batch).masked_lm_BPV[0, 0]
         )
 
-    probabilities_V = np.asarray(probabilities(params, batch))[: tokenizer.size]
+    probabilities_V = whole(probabilities(params, batch))[: tokenizer.size]
     best = np.argsort(-probabilities_V)[:count]
     return [
         {"piece": piece, "probability": float(probabilities_V[index])}

@@ -33,10 +33,11 @@ Metrics = Mapping[str, jax.Array | float]
 class Meters:
     """Publishes the metrics of steps `start` to `stop - 1` of one stage; a context manager.
 
-    A row is published for the first and the last step, for every `log_every`th, and for each step
-    whose `nonfinite` is above 0. Only process 0 writes files; `console=None` keeps the terminal
-    silent. Rows of steps from `start` on that an interrupted run left behind are removed, so that
-    the file is what an unbroken run would have written.
+    A row is published for the last step, for every `log_every`th, and for each step whose
+    `nonfinite` or `spike` is above 0. Only process 0 writes files. `peak_flops` is what all devices
+    could compute in a second; where it is known, rows hold the share that was used. Rows of steps
+    from `start` on that an interrupted run left behind are removed, so that the file is what an
+    unbroken run would have written.
     """
 
     def __init__(
@@ -48,20 +49,21 @@ class Meters:
         stop: int,
         tokens_per_step: int,
         log_every: int,
-        console: Console | None,
+        console: Console,
+        peak_flops: float | None = None,
     ) -> None:
         self._stage, self._start, self._stop = stage, start, stop
         self._tokens_per_step, self._log_every = tokens_per_step, log_every
-        self._pending: tuple[int, Metrics] | None = None
+        self._pending: tuple[int, Metrics, float] | None = None
+        self._peak_flops = peak_flops
         self._clock = _ActiveClock()
         self._finished: deque[float] = deque(maxlen=RATE_WINDOW + 1)
         self._files = _Files(directory, stage, start) if jax.process_index() == 0 else None
-        self._line = _ProgressLine(console, stage, start, stop) if console is not None else None
+        self._line = _ProgressLine(console, stage, start, stop)
 
     def __enter__(self) -> "Meters":
         self._finished.append(self._clock.now())
-        if self._line is not None:
-            self._line.open()
+        self._line.open()
         return self
 
     def __exit__(
@@ -73,21 +75,21 @@ class Meters:
         try:
             self.flush()
         finally:
-            if self._line is not None:
-                self._line.close()
+            self._line.close()
             if self._files is not None:
                 self._files.close()
 
-    def push(self, step: int, metrics: Metrics) -> dict[str, float] | None:
+    def push(self, step: int, metrics: Metrics, flops: float = 0.0) -> dict[str, float] | None:
         """Keeps the metrics of `step` and returns the row of the step before, if it is published.
 
-        The row holds step, time (seconds since 1970), tokens_per_s and every metric as a float.
+        The row holds step, time (seconds since 1970), tokens_per_s, every metric as a float and,
+        where the devices' peak is known, `mfu`: the share of it that the step's model `flops` are.
         """
         for value in metrics.values():
             if isinstance(value, jax.Array):
                 value.copy_to_host_async()
         row = self.flush()
-        self._pending = (step, metrics)
+        self._pending = (step, metrics, flops)
         return row
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -95,49 +97,41 @@ class Meters:
         if self._files is not None:
             self._files.write({"step": step, "time": time.time(), **metrics})
 
-    def pause(self, label: str = "paused") -> None:
-        """Stops the clock of the rates until `resume`; may be nested."""
+    @contextlib.contextmanager
+    def pausing(self, label: str) -> Iterator[None]:
+        """Shows `label` and keeps the time spent inside out of the rates; may be nested."""
         if self._pending is not None:
             # The step in flight would otherwise finish while the clock stands still.
             jax.block_until_ready(self._pending[1])
         self._clock.pause()
-        if self._line is not None:
-            self._line.note(label)
-
-    def resume(self) -> None:
-        """Starts the clock of the rates again."""
-        self._clock.resume()
-        if self._line is not None:
-            self._line.note("")
-
-    @contextlib.contextmanager
-    def compiling(self, label: str) -> Iterator[None]:
-        """Shows "compiling `label`" and keeps the time spent inside out of the rates."""
-        self.pause(f"compiling {label}")
+        self._line.note(label)
         try:
             yield
         finally:
-            self.resume()
+            self._clock.resume()
+            self._line.note("")
 
     def flush(self) -> dict[str, float] | None:
         """Publishes the step whose metrics are still kept, if it is due, and returns its row."""
         if self._pending is None:
             return None
-        step, metrics = self._pending
+        step, metrics, flops = self._pending
         self._pending = None
         # Reading even one number waits for the step, which is what the rate has to measure.
-        nonfinite = float(metrics.get("nonfinite", 0.0))
-        due = step in (self._start, self._stop - 1) or step % self._log_every == 0
-        publish = due or nonfinite > 0
-        values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()} if publish else {}
+        left_out = float(metrics.get("nonfinite", 0.0)) + float(metrics.get("spike", 0.0))
+        publish = step == self._stop - 1 or step % self._log_every == 0 or left_out > 0
+        # The first step of a start is shown at once; only rows of an unbroken run are written.
+        read = publish or step == self._start
+        values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()} if read else {}
         self._finished.append(self._clock.now())
         rate = self._tokens_per_s()
-        if self._line is not None:
-            seconds_left = (self._stop - 1 - step) * self._tokens_per_step / rate
-            self._line.update(step + 1, values.get("loss"), rate, seconds_left)
+        seconds_left = (self._stop - 1 - step) * self._tokens_per_step / rate
+        self._line.update(step + 1, values.get("loss"), rate, seconds_left)
         if not publish:
             return None
         row = {"step": step, "time": time.time(), "tokens_per_s": rate, **values}
+        if self._peak_flops and flops:
+            row["mfu"] = flops * rate / self._tokens_per_step / self._peak_flops
         if self._files is not None:
             self._files.write(row)
         return row

@@ -19,6 +19,7 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.partition import rules
 from mobilebert_jax.run import evaluate, inspect
 from mobilebert_jax.run.meters import read_rows
 from mobilebert_jax.run.report import write_report
@@ -44,10 +45,11 @@ def measure(
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
     """Returns every figure of the report that has to be computed, by role of the network."""
-    feed, batches = held_out_feed(config, tokenizer, held_out)
+    feed, batches = held_out_feed(config, tokenizer, held_out, mesh)
+    whole_feed, _ = held_out_feed(config, tokenizer, held_out, None)
     figures: dict[str, Any] = {
         "examples": batches * config.evaluate.batch_size,
-        "unigram": evaluate.unigram_scores(training, feed, batches, tokenizer.size),
+        "unigram": evaluate.unigram_scores(training, whole_feed, batches, tokenizer.size),
         "models": {},
         "feature_rms": {},
     }
@@ -65,7 +67,7 @@ def measure(
             **evaluate.held_out_scorer(network, feed, batches, mesh)(params),
         }
         figures["feature_rms"][role] = inspect.feature_rms(
-            network, params, to_devices(feed[0], mesh)
+            network, params, to_devices(feed, feed[0], mesh)
         )
         guesses[role] = inspect.fill_mask(network, params, sentence, tokenizer)
         if role != "twin":
@@ -77,12 +79,23 @@ def measure(
 
 
 def held_out_feed(
-    config: Config, tokenizer: Tokenizer, held_out: Sequence[Documents]
+    config: Config,
+    tokenizer: Tokenizer,
+    held_out: Sequence[Documents],
+    mesh: jax.sharding.Mesh | None,
 ) -> tuple[Feed, int]:
-    """Returns the held-out examples of the run, and how many batches of them are measured."""
+    """Returns the held-out examples of the run, and how many batches of them are measured.
+
+    With a mesh they are this process's rows, without one all of them.
+    """
     batch_size = config.evaluate.batch_size
     feed = Feed(
-        held_out, Vocabulary.of(tokenizer), config.data, batch_size=batch_size, seed=HELD_OUT_SEED
+        held_out,
+        Vocabulary.of(tokenizer),
+        config.data,
+        batch_size=batch_size,
+        seed=HELD_OUT_SEED,
+        rows=rules.rows_of_process(mesh, batch_size) if mesh is not None else None,
     )
     return feed, -(-config.evaluate.examples // batch_size)
 

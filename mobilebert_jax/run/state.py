@@ -11,9 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
+from mobilebert_jax.optimizer import spikes
 from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.partition import rules
 
@@ -28,35 +30,54 @@ class State(NamedTuple):
     step: jax.Array
 
 
-def abstract_params(network: Network, mesh: jax.sharding.Mesh) -> Params:
+class Layout(NamedTuple):
+    """The devices, and what their axis `fsdp` cuts (`execution.fsdp_cuts`)."""
+
+    mesh: jax.sharding.Mesh
+    fsdp_cuts: str = "parameters"
+
+
+def abstract_params(network: Network, layout: Layout) -> Params:
     """Returns the shapes, types and shardings of a network's parameters, computing nothing."""
+    return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts == "parameters")
+
+
+def _abstract(network: Network, mesh: jax.sharding.Mesh, cut_fsdp: bool) -> Params:
     boxed = jax.eval_shape(lambda: encoder.init(network, jax.random.key(0)))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nn.unbox(boxed),
-        rules.parameter_shardings(boxed, mesh),
+        rules.parameter_shardings(boxed, mesh, cut_fsdp=cut_fsdp),
     )
 
 
-def abstract_state(network: Network, mesh: jax.sharding.Mesh) -> State:
+def abstract_state(network: Network, layout: Layout) -> State:
     """Returns the shapes, types and shardings of a training state, computing nothing."""
-    params = abstract_params(network, mesh)
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=rules.replicated(mesh))
-    return State(params, Moments(params, params), step)
+    whole = rules.replicated(layout.mesh)
+    moment = _abstract(network, layout.mesh, cut_fsdp=True)
+    norms: Any = jax.ShapeDtypeStruct((spikes.WINDOW,), jnp.float32, sharding=whole)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return State(abstract_params(network, layout), Moments(moment, moment, norms), step)
 
 
-def init_params(network: Network, mesh: jax.sharding.Mesh, seed: int, stream: int) -> Params:
+def init_params(network: Network, layout: Layout, seed: int, stream: int) -> Params:
     """Returns fresh parameters on the mesh; `stream` separates networks of one seed."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(network, mesh))
+    shardings = shardings_of(abstract_params(network, layout))
     key = jax.random.fold_in(jax.random.key(seed), stream)
     return jax.jit(lambda: nn.unbox(encoder.init(network, key)), out_shardings=shardings)()
 
 
-def start(params: Params, optimizer: Optimizer, mesh: jax.sharding.Mesh) -> State:
-    """Returns the state before the first step; moments are sharded like their parameters."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
-    moments = jax.jit(optimizer.init, out_shardings=Moments(shardings, shardings))(params)
-    return State(params, moments, jax.device_put(jnp.int32(0), rules.replicated(mesh)))
+def start(params: Params, network: Network, optimizer: Optimizer, layout: Layout) -> State:
+    """Returns the state before the first step, laid out as `abstract_state` says."""
+    abstract = abstract_state(network, layout)
+    moments = jax.jit(optimizer.init, out_shardings=shardings_of(abstract.opt_state))(params)
+    step = jax.jit(lambda: jnp.int32(0), out_shardings=abstract.step.sharding)()
+    return State(params, moments, step)
+
+
+def shardings_of(tree: Any) -> Any:
+    """Returns the sharding of every leaf."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def params_digest(params: Params) -> str:
@@ -65,5 +86,12 @@ def params_digest(params: Params) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = "/".join(key.key for key in path)
         digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.asarray(leaf).tobytes())
+        digest.update(whole(leaf).tobytes())
     return digest.hexdigest()
+
+
+def whole(leaf: jax.Array) -> np.ndarray:
+    """Returns an array of which other processes may hold parts; all processes must ask for it."""
+    if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)

@@ -27,20 +27,34 @@ class Sums(NamedTuple):
     figures: dict[str, Mean]
 
 
-def make_step(objective: Objective, optimizer: Optimizer, micro_batches: int = 1) -> Step:
-    """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled."""
+def make_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    micro_batches: int = 1,
+    gradient_shardings: Any = None,
+) -> Step:
+    """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled.
+
+    `gradient_shardings` lays the gradient out like the moments that it is added to, so that where
+    these are cut finer than the parameters it is summed into pieces and never whole.
+    """
 
     def step(state: State, teacher: Any, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         key = jax.random.fold_in(key, state.step)
         sums = gradient(objective, state.params, teacher, batch, key, micro_batches)
+        gradients = sums.gradient
+        if gradient_shardings is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
         updates, moments, figures = optimizer.update(
-            sums.gradient, state.opt_state, state.params, state.step
+            gradients, state.opt_state, state.params, state.step
         )
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(figures["gradient_norm"])
-        params = jax.tree.map(lambda w, u: jnp.where(finite, w + u, w), state.params, updates)
+        applied = finite & (figures["spike"] == 0) if "spike" in figures else finite
+        params = jax.tree.map(lambda w, u: jnp.where(applied, w + u, w), state.params, updates)
         moments = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), moments, state.opt_state
+            lambda new, old: jnp.where(applied, new, old), moments, state.opt_state
         )
+        moments = optimizer.remember(moments, figures["gradient_norm"], state.step)
         metrics = {name: mean.value() for name, mean in sums.figures.items()}
         metrics |= {"loss": sums.loss, **figures, "nonfinite": (~finite).astype(jnp.float32)}
         return State(params, moments, state.step + 1), metrics

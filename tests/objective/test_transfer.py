@@ -18,7 +18,7 @@ from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import transfer
 from mobilebert_jax.objective.losses import Measured, Objective
-from mobilebert_jax.optimizer import rates
+from mobilebert_jax.optimizer import rates, spikes
 from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.run.state import State
 from mobilebert_jax.run.step import Sums, gradient, make_step
@@ -290,7 +290,8 @@ def moments(student: Any) -> Moments:
     def draw(leaf: jax.Array) -> jax.Array:
         return jnp.asarray(generator.uniform(0.5, 1.0, leaf.shape), jnp.float32)
 
-    return Moments(*(jax.tree.map(draw, student) for _ in range(2)))
+    first, second = (jax.tree.map(draw, student) for _ in range(2))
+    return Moments(first, second, jnp.ones(spikes.WINDOW))
 
 
 def without_frozen(sums: Sums, layer: int) -> Sums:

@@ -18,6 +18,7 @@ from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
 from mobilebert_jax.partition.mesh import AXES, make_mesh
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.state import Layout
 from tests import tiny
 
 
@@ -91,11 +92,12 @@ def test_parameters_are_cut_along_the_axes_that_the_table_names() -> None:
         "embeddings/word": (shardings["embeddings"]["word"], ("model", "fsdp")),
         "embeddings/position": (shardings["embeddings"]["position"], (None, "fsdp")),
         "query": (blocks["attention"]["query"]["kernel"], (None, "fsdp", "model")),
-        "attention_output": (blocks["attention_output"]["kernel"], (None, "model", None)),
-        "feedforward_in": (blocks["feedforward_0_in"]["kernel"], (None, None, "model")),
-        "feedforward_out": (blocks["feedforward_0_out"]["kernel"], (None, "model", None)),
+        "attention_output": (blocks["attention_output"]["kernel"], (None, "model", "fsdp")),
+        "feedforward_in": (blocks["feedforward_0_in"]["kernel"], (None, "fsdp", "model")),
+        "feedforward_out": (blocks["feedforward_0_out"]["kernel"], (None, "model", "fsdp")),
         "input": (blocks["input"]["kernel"], (None, "fsdp", None)),
         "masked_lm/bias": (shardings["masked_lm"]["bias"], ("model",)),
+        "a vector": (blocks["input"]["bias"], (None, None)),
     }
     for name, (sharding, axes) in expected.items():
         rank = len(axes)
@@ -119,14 +121,14 @@ def test_a_parameter_that_cannot_be_cut_is_named() -> None:
 @pytest.fixture(scope="module")
 def state() -> state_lib.State:
     mesh = mesh_of(2, 2, 2)
-    params = tiny.on_mesh(tiny.student_params(), tiny.STUDENT, mesh)
+    params = tiny.on_mesh(tiny.student_params(), tiny.STUDENT, Layout(mesh))
     settings = config.Optimizer()
     optimizer = Optimizer(settings, rates.base_rate(settings, 10), rates.uniform(tiny.LAYERS))
-    return state_lib.start(params, optimizer, mesh)
+    return state_lib.start(params, tiny.STUDENT, optimizer, Layout(mesh))
 
 
 def test_moments_are_sharded_like_their_parameters(state: state_lib.State) -> None:
-    for moment in state.opt_state:
+    for moment in (state.opt_state.first, state.opt_state.second):
         for leaf, param in zip(jax.tree.leaves(moment), jax.tree.leaves(state.params), strict=True):
             assert leaf.sharding.is_equivalent_to(param.sharding, leaf.ndim)
             assert not jnp.any(leaf)
@@ -137,7 +139,7 @@ def test_moments_are_sharded_like_their_parameters(state: state_lib.State) -> No
 
 
 def test_the_abstract_state_describes_the_real_one(state: state_lib.State) -> None:
-    abstract = state_lib.abstract_state(tiny.STUDENT, mesh_of(2, 2, 2))
+    abstract = state_lib.abstract_state(tiny.STUDENT, Layout(mesh_of(2, 2, 2)))
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
     for wanted, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True):
         assert (wanted.shape, wanted.dtype) == (leaf.shape, leaf.dtype)
@@ -154,7 +156,7 @@ def test_fresh_parameters_follow_seed_and_stream_and_lie_where_the_rules_say(
     monkeypatch.setattr(encoder, "init", one_table)
     mesh = mesh_of(2, 2, 2)
     drawn = [
-        state_lib.init_params(tiny.STUDENT, mesh, seed, stream)["word"]
+        state_lib.init_params(tiny.STUDENT, Layout(mesh), seed, stream)["word"]
         for seed, stream in ((0, 0), (0, 1), (1, 0))
     ]
     assert all(table.sharding.spec == PartitionSpec("model", "fsdp") for table in drawn)

@@ -20,11 +20,13 @@ from mobilebert_jax import main as main_module
 from mobilebert_jax.config import InputError
 from mobilebert_jax.objective import pretrain
 from mobilebert_jax.objective.losses import Measured
+from mobilebert_jax.optimizer import spikes
 from mobilebert_jax.optimizer.update import Moments
 from mobilebert_jax.run.checkpoint import Checkpoints, load_params
-from mobilebert_jax.run.health import NonFinite, Preempted, StopRequest
+from mobilebert_jax.run.health import StopRequest
 from mobilebert_jax.run.meters import Meters, read_rows
-from mobilebert_jax.run.state import State
+from mobilebert_jax.run.outcome import NonFinite, Preempted
+from mobilebert_jax.run.state import Layout, State
 from tests import miniature
 
 STAGES = ("prepare", "teacher")
@@ -73,10 +75,10 @@ def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
     """Sends this process SIGTERM while `step` is on its way."""
     push = Meters.push
 
-    def pushing(self: Meters, number: int, metrics: Any) -> Any:
+    def pushing(self: Meters, number: int, metrics: Any, flops: float) -> Any:
         if number == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return push(self, number, metrics)
+        return push(self, number, metrics, flops)
 
     patch.setattr(Meters, "push", pushing)
 
@@ -117,9 +119,9 @@ def test_the_command_line_exits_with_42(folder: Path, monkeypatch: pytest.Monkey
 def test_what_sigterm_did_before_is_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop_request:
-        assert not stop_request.received
+        assert not stop_request.reached(0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop_request.received
+        assert stop_request.reached(1)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -154,7 +156,7 @@ def sums_of_batches(folder: Path, count: int) -> list[int]:
     (prepared,) = (folder / "runs/tiny").glob("prepare-*/records")
     setting = curriculum.Setting(
         config,
-        make_mesh(config.execution.mesh, jax.devices()[:1]),
+        Layout(make_mesh(config.execution.mesh, jax.devices()[:1])),
         records.open_documents(prepared, "train"),
         Vocabulary.of(records.load_tokenizer(prepared)),
     )
@@ -163,7 +165,7 @@ def sums_of_batches(folder: Path, count: int) -> list[int]:
 
 
 def recorded(folder: Path) -> list[int]:
-    lines = (teacher(folder) / "nonfinite.jsonl").read_text().splitlines()
+    lines = (teacher(folder) / "skipped.jsonl").read_text().splitlines()
     return [int(float(json.loads(line)["step"])) for line in lines]
 
 
@@ -206,7 +208,7 @@ def test_too_many_such_steps_end_the_run_and_are_counted_over_restarts(
     with pytest.raises(NonFinite) as error:
         run(folder, execution__max_nonfinite=2)
     assert "(steps 1, 2)" in str(error.value)
-    assert str(teacher(folder) / "nonfinite.jsonl") in str(error.value)
+    assert str(teacher(folder) / "skipped.jsonl") in str(error.value)
     assert not (teacher(folder) / "manifest.json").exists()
     # One more is tolerated; steps 1 and 2 still count.
     with pytest.raises(NonFinite) as error:
@@ -238,7 +240,7 @@ def test_the_command_line_exits_with_3(
 
 def state(value: float) -> State:
     params = {"layer": {"kernel": jnp.full((3, 2), value)}}
-    return State(params, Moments(params, params), jnp.int32(0))
+    return State(params, Moments(params, params, spikes.no_norms()), jnp.int32(0))
 
 
 def abstract(shape: tuple[int, ...] = (3, 2)) -> dict[str, Any]:
@@ -264,10 +266,11 @@ def test_the_newest_state_comes_back_with_its_step(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", 2)
     params = abstract()
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=params["layer"]["kernel"].sharding)
-    restored = checkpoints.restore(State(params, Moments(params, params), step))
+    norms: Any = jax.ShapeDtypeStruct((spikes.WINDOW,), jnp.float32, sharding=step.sharding)
+    restored = checkpoints.restore(State(params, Moments(params, params, norms), step))
     checkpoints.close()
     assert int(restored.step) == 9
-    for tree in (restored.params, *restored.opt_state):
+    for tree in (restored.params, restored.opt_state.first, restored.opt_state.second):
         np.testing.assert_array_equal(tree["layer"]["kernel"], np.full((3, 2), 9.0))
 
 
@@ -284,7 +287,7 @@ def test_a_torn_checkpoint_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 def test_parameters_that_are_not_there_are_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no checkpoints in .*nowhere"):
+    with pytest.raises(InputError, match=r"no complete checkpoint in .*nowhere"):
         load_params(tmp_path / "nowhere", abstract())
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "empty").mkdir()

@@ -75,7 +75,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def params(network: Network, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    return state_lib.init_params(network, mesh, seed=0, stream=0)
+    return state_lib.init_params(network, state_lib.Layout(mesh), seed=0, stream=0)
 
 
 def feed(tokenizer: Tokenizer, batch_size: int) -> Feed:

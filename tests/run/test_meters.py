@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mobilebert_jax.run import meters as meters_lib
 from mobilebert_jax.run.meters import Meters, floats_of, json_safe, read_rows
+from tests import miniature
 
 
 class Clock:
@@ -37,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 def _meters(directory: Path, stop: int, **changes: Any) -> Meters:
     settings: dict[str, Any] = {
-        "start": 0, "tokens_per_step": 100, "log_every": 4, "console": None,
+        "start": 0, "tokens_per_step": 100, "log_every": 4, "console": miniature.console(),
     }  # fmt: skip
     return Meters(directory, "teacher", stop=stop, **{**settings, **changes})
 
@@ -52,11 +53,11 @@ def _run(meters: Meters, steps: range) -> None:
             meters.push(step, {"loss": jnp.float32(step / 4), "nonfinite": jnp.int32(0)})
 
 
-def test_first_last_and_every_nth_row_is_published(tmp_path: Path) -> None:
+def test_the_last_and_every_nth_row_is_published(tmp_path: Path) -> None:
     _run(_meters(tmp_path, 11, start=2, log_every=4), range(2, 11))
-    assert _steps(tmp_path) == [2, 4, 8, 10]
+    assert _steps(tmp_path) == [4, 8, 10]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    row = json.loads(lines[1])
+    row = json.loads(lines[0])
     assert list(row) == ["step", "time", "tokens_per_s", "loss", "nonfinite"]
     assert row["loss"] == 1.0
 
@@ -146,11 +147,10 @@ def test_rates_leave_out_compilation_and_pauses(tmp_path: Path, clock: Clock) ->
     with _meters(tmp_path, 20, log_every=1) as meters:
         for step in range(20):
             if step in (0, 10):
-                with meters.compiling(f"layer {step}"):
+                with meters.pausing(f"compiling layer {step}"):
                     clock.now += 300.0
-                    meters.pause("evaluating")
-                    clock.now += 100.0
-                    meters.resume()
+                    with meters.pausing("evaluating"):
+                        clock.now += 100.0
             clock.now += 0.5
             rows.append(meters.push(step, {"loss": 1.0}))
     # Each push looks at the step before: the first row comes after two intervals, hence 100.
@@ -160,16 +160,26 @@ def test_rates_leave_out_compilation_and_pauses(tmp_path: Path, clock: Clock) ->
     assert rates[-1] == pytest.approx(190.0, abs=1.0)
 
 
-def test_resume_without_pause_is_an_error(tmp_path: Path) -> None:
-    with _meters(tmp_path, 2) as meters, pytest.raises(RuntimeError, match="without pause"):
-        meters.resume()
+def test_the_share_of_the_peak_is_told_where_the_peak_is_known(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with _meters(tmp_path / "known", 3, log_every=1, peak_flops=1000.0) as meters:
+        for step in range(3):
+            clock.now += 2.0
+            meters.push(step, {"loss": 1.0}, flops=400.0)
+    assert [row["mfu"] for row in read_rows(tmp_path / "known/metrics.jsonl")][-1] == pytest.approx(
+        400.0 / 2.0 / 1000.0, rel=0.4
+    )
+    with _meters(tmp_path / "unknown", 1) as meters:
+        meters.push(0, {"loss": 1.0}, flops=400.0)
+    assert "mfu" not in read_rows(tmp_path / "unknown/metrics.jsonl")[0]
 
 
 def test_plain_lines_are_seldom_and_the_last_is_always_there(tmp_path: Path, clock: Clock) -> None:
     output = io.StringIO()
     console = Console(file=output, width=200)
     with _meters(tmp_path, 60, log_every=1, console=console) as meters:
-        with meters.compiling("teacher"):
+        with meters.pausing("compiling teacher"):
             clock.now += 1.0
         for step in range(60):
             clock.now += 0.5

@@ -1,4 +1,4 @@
-"""One step: micro-batches, steps that are not applied, random keys, meshes, donated buffers."""
+"""One step: micro-batches, steps that are not applied, random keys, donated buffers."""
 
 import functools
 from typing import Any
@@ -13,8 +13,6 @@ from mobilebert_jax.objective import distill, pretrain, transfer
 from mobilebert_jax.objective.losses import Mean, Measured, Objective, Term
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.update import Optimizer
-from mobilebert_jax.partition import rules
-from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run.state import State
 from mobilebert_jax.run.step import Step, Sums, gradient, make_step
 from tests import tiny
@@ -136,7 +134,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(
     jax.tree.map(np.testing.assert_array_equal, after.opt_state, before.opt_state)
     recovered, metrics = simple_step(after, None, GOOD, KEY)
     assert float(metrics["nonfinite"]) == 0.0
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(recovered))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(recovered.params))
 
 
 def test_the_key_of_a_step_depends_on_its_number_alone(simple_step: Step) -> None:
@@ -150,32 +148,3 @@ def test_the_key_of_a_step_depends_on_its_number_alone(simple_step: Step) -> Non
         assert float(metrics["draw"]) == drawn[step]
     _, metrics = simple_step(simple_state(1), None, GOOD, jax.random.key(1))
     assert float(metrics["draw"]) != drawn[1]
-
-
-# Meshes
-
-MESHES = {"1x1x1": (1, 1, 1), "8x1x1": (8, 1, 1), "2x2x2": (2, 2, 2)}
-
-
-@functools.cache
-def metrics_on(mesh_name: str) -> list[dict[str, float]]:
-    """Returns the metrics of two steps; the second depends on the first one's update."""
-    sizes = MESHES[mesh_name]
-    mesh = make_mesh(config.Mesh(*sizes), jax.devices()[: int(np.prod(sizes))])
-    params = tiny.on_mesh(tiny.teacher_params(), tiny.TEACHER, mesh)
-    state = State(params, OPTIMIZER.init(params), jnp.int32(0))
-    batch = jax.device_put(tiny.batch(), rules.batch_sharding(mesh))
-    step = tiny.jit(make_step(OBJECTIVES["pretraining"], OPTIMIZER))
-    found = []
-    for _ in range(2):
-        state, metrics = step(state, None, batch, KEY)
-        found.append({name: float(value) for name, value in metrics.items()})
-    return found
-
-
-@pytest.mark.parametrize("mesh_name", ["8x1x1", "2x2x2"])
-def test_the_mesh_changes_no_number(mesh_name: str) -> None:
-    for ours, one_device in zip(metrics_on(mesh_name), metrics_on("1x1x1"), strict=True):
-        assert ours == pytest.approx(one_device, rel=1e-5, abs=1e-6)
-    first, second = metrics_on("1x1x1")
-    assert first["loss"] != pytest.approx(second["loss"], rel=1e-3)

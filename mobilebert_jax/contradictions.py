@@ -1,0 +1,119 @@
+"""What makes a configuration impossible to run, found before anything is computed."""
+
+from mobilebert_jax.config import STAGES, Config, flatten, nearest
+from mobilebert_jax.model import sizes
+
+
+def problems(config: Config) -> list[str]:
+    """Returns one sentence for each contradiction in `config`; empty when it can be run."""
+    found = [f"teacher.model.{p}" for p in sizes.problems(config.teacher.model)]
+    found += [f"student.{p}" for p in sizes.problems(config.student)]
+    for stage in config.stages:
+        if stage not in STAGES:
+            found.append(
+                f"stages names {stage!r}; stages are {', '.join(STAGES)}; "
+                f"the nearest is {nearest(stage, STAGES)!r}"
+            )
+    found += _range_problems(config) + _data_problems(config) + _pairing_problems(config)
+    return found
+
+
+def _range_problems(config: Config) -> list[str]:
+    flat = flatten(config)
+    at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
+    at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
+    at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds"]
+    may_be_never = ("execution.eval_every", "execution.keep_every")
+    found = [
+        f"{key}={flat[key]} must be at least 1"
+        for key in at_least_one
+        if flat[key] < 1 and key not in may_be_never
+    ]
+    never_negative = [k for k in flat if k.endswith(".skip_above")]
+    for key in (*never_negative, *may_be_never, "execution.workers", "execution.mesh.slices"):
+        if flat[key] < 0:
+            found.append(f"{key}={flat[key]} must be at least 0")
+    for key in ("distill.alpha", "data.mask_rate", "data.short_rate", "transfer.lower_rate"):
+        if not 0.0 <= flat[key] <= 1.0:
+            found.append(f"{key}={flat[key]} must lie between 0 and 1")
+    if not 0.0 < config.data.held_out < 1.0:
+        found.append(f"data.held_out={config.data.held_out} must lie strictly between 0 and 1")
+    if config.distill.temperature <= 0:
+        found.append(f"distill.temperature={config.distill.temperature} must be above 0")
+    if not config.name or "/" in config.name or config.name.startswith("."):
+        found.append(f"name={config.name!r} must be a plain folder name")
+    return found
+
+
+def _data_problems(config: Config) -> list[str]:
+    found = []
+    if config.data.length < 8:
+        found.append(f"data.length={config.data.length} must be at least 8")
+    if not 1 <= config.data.max_predictions <= config.data.length:
+        found.append(
+            f"data.max_predictions={config.data.max_predictions} must lie between 1 and "
+            f"data.length={config.data.length}"
+        )
+    for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
+        if config.data.length > model.max_positions:
+            found.append(
+                f"data.length={config.data.length} exceeds "
+                f"{name}.max_positions={model.max_positions}"
+            )
+        if not config.tokenizer.path and 0 < model.vocab_size < config.tokenizer.vocab_size:
+            found.append(
+                f"{name}.vocab_size={model.vocab_size} is smaller than "
+                f"tokenizer.vocab_size={config.tokenizer.vocab_size}"
+            )
+    parts = max(config.execution.micro_batches, 1)  # less than 1 is a mistake of its own
+    for stage, size in _batch_sizes(config):
+        if size % parts:
+            found.append(
+                f"{stage}.batch_size={size} does not divide into "
+                f"execution.micro_batches={config.execution.micro_batches}"
+            )
+    return found
+
+
+def _batch_sizes(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("teacher", config.teacher.batch_size),
+        ("transfer", config.transfer.batch_size),
+        ("distill", config.distill.batch_size),
+    ]
+
+
+def _pairing_problems(config: Config) -> list[str]:
+    """Where the student could not be compared with, or started from, the teacher."""
+    found = []
+    shared: tuple[str, ...] = (
+        "vocab_size",
+        "type_vocab_size",
+        "max_positions",
+        "hidden",
+        "embedding",
+        "trigram",
+    )
+    if config.transfer.strategy != "none":
+        shared += ("layers", "heads")
+    for name in shared:
+        teacher, student = getattr(config.teacher.model, name), getattr(config.student, name)
+        if teacher != student:
+            found.append(
+                f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
+            )
+    if "twin" in config.stages and config.transfer.batch_size != config.distill.batch_size:
+        found.append(
+            "the stage 'twin' reads the student's data in one go, so that "
+            f"transfer.batch_size={config.transfer.batch_size} and "
+            f"distill.batch_size={config.distill.batch_size} must be equal"
+        )
+    if (
+        config.transfer.strategy == "progressive"
+        and config.transfer.steps < 2 * config.student.layers
+    ):
+        found.append(
+            f"transfer.steps={config.transfer.steps} leaves no step to some of the "
+            f"{config.student.layers} layers; at least {2 * config.student.layers} are needed"
+        )
+    return found

@@ -1,0 +1,110 @@
+"""Compiles a train step for devices that are not here, and reads what the compiler says of it."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mobilebert_jax import train
+from mobilebert_jax.config import Config
+from mobilebert_jax.plan import cycles
+from mobilebert_jax.plan.collectives import Collective, collectives
+from mobilebert_jax.plan.programs import Arguments, Program, arguments
+from mobilebert_jax.run.state import Layout
+
+_UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device while a step runs."""
+
+    parameters: float
+    moments: float
+    teacher: float
+    batch: float
+    temporaries: float
+    """Activations, gradients and everything else that lives within a step only."""
+    limit: float | None = None
+    """What the compiler may use, where it says so: less than the chip has."""
+
+    @property
+    def peak(self) -> float:
+        return self.parameters + self.moments + self.teacher + self.batch + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """One train step as a compiler made it, or refused to for lack of memory."""
+
+    memory: Memory
+    fits: bool
+    collectives: tuple[Collective, ...] = ()
+    cycles: float | None = None
+    """The compiler's own estimate for one device; None where it gives none."""
+    traffic: float = 0.0
+    """Bytes that one device reads and writes at the least: what it holds, each once."""
+    seconds: float = 0.0
+    """Time of the compilation itself."""
+
+
+def compile_program(program: Program, config: Config, layout: Layout) -> Compiled:
+    """Compiles the step of `program` over the devices of `layout`, which need not exist."""
+    given = arguments(program, layout)
+    began = time.perf_counter()
+    try:
+        step: Any = train.compile_step(
+            program.training, program.phase, config.execution, given.state, given.batch, given.key
+        )
+    except jax.errors.JaxRuntimeError as error:
+        found = _TOO_LARGE.search(str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not found:
+            raise
+        used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+        held = _held(given)
+        memory = Memory(**held, temporaries=used - sum(held.values()), limit=limit)
+        return Compiled(memory, fits=False, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return read(step, _held(given), seconds)
+
+
+def read(step: Any, held: Mapping[str, float], seconds: float) -> Compiled:
+    """Returns what a compiled step says of itself; `held` is what its arguments take."""
+    analysis, text = step.memory_analysis(), step.as_text()
+    temporaries = float(analysis.temp_size_in_bytes)
+    fresh = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    memory = Memory(**held, temporaries=temporaries + max(0, fresh))
+    return Compiled(
+        memory,
+        fits=True,
+        collectives=tuple(collectives(text)),
+        cycles=cycles.estimate(text),
+        traffic=2.0 * memory.temporaries
+        + analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes,
+        seconds=seconds,
+    )
+
+
+def _held(given: Arguments) -> dict[str, float]:
+    return {
+        "parameters": bytes_per_device(given.state.params),
+        "moments": bytes_per_device(given.state.opt_state),
+        "teacher": bytes_per_device(given.teacher),
+        "batch": bytes_per_device(given.batch),
+    }
+
+
+def bytes_per_device(tree: Any) -> float:
+    """Returns what one device holds of a tree of arrays or of their shapes, cut as they say."""
+    return float(
+        sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
+        )
+    )

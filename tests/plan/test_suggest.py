@@ -1,0 +1,112 @@
+"""The search for settings, with made-up measurements in place of a compiler."""
+
+import dataclasses
+
+import pytest
+
+from mobilebert_jax.config import Config, Distill, Execution, Mesh, Teacher, Transfer
+from mobilebert_jax.plan import analytic, job
+from mobilebert_jax.plan.suggest import COMPILED_AT_MOST, candidates, cut_of, overrides, search
+from mobilebert_jax.plan.topology import parse
+
+TOPOLOGY = parse("v5e-64")
+CONFIG = Config(
+    teacher=Teacher(batch_size=1024),
+    transfer=Transfer(batch_size=512),
+    distill=Distill(batch_size=512),
+)
+
+
+def estimate(config):
+    cut = cut_of(config.execution.mesh, TOPOLOGY.devices)
+
+    def measure(config, stage, layer):
+        return analytic.estimate(config, cut, stage, layer)
+
+    return job.make(config, TOPOLOGY, cut, "0,23", measure)
+
+
+def made_up(memory_factor=1.0, slow=lambda execution: 1.0):
+    """Returns a compiler that needs `memory_factor` times the estimated temporaries."""
+
+    def measure(config):
+        cut = cut_of(config.execution.mesh, TOPOLOGY.devices)
+
+        def step(config, stage, layer):
+            found = analytic.estimate(config, cut, stage, layer)
+            memory = dataclasses.replace(
+                found.memory, temporaries=memory_factor * found.memory.temporaries
+            )
+            fits = memory.peak <= TOPOLOGY.chip.memory
+            cycles = slow(config.execution) * TOPOLOGY.chip.clock
+            return dataclasses.replace(found, memory=memory, fits=fits, cycles=cycles)
+
+        return job.make(config, TOPOLOGY, cut, "0,23", step)
+
+    return measure
+
+
+def test_candidates_divide_devices_and_batches():
+    found = list(candidates(CONFIG, TOPOLOGY))
+    assert len(found) == len({one.execution for one in found}) > 20
+    for one in found:
+        assert TOPOLOGY.devices % one.execution.mesh.fsdp == 0
+        assert 512 % (TOPOLOGY.devices * one.execution.micro_batches) == 0
+    assert not any(one.execution.micro_batches > 8 for one in found)
+
+
+def test_pieces_stay_within_a_slice():
+    two = parse("2xv5e-4")
+    assert {one.execution.mesh.fsdp for one in candidates(CONFIG, two)} == {1, 2, 4}
+
+
+def test_the_fastest_that_fits_comes_first():
+    def slow(execution):
+        return 0.1 if execution.remat == "dots" else 1.0
+
+    tried = search(CONFIG, TOPOLOGY, estimate, made_up(slow=slow))
+    assert len(tried) <= COMPILED_AT_MOST
+    assert tried[0].job.fits
+    assert tried[0].job.high_s == min(one.job.high_s for one in tried if one.job.fits)
+
+
+def test_a_refusal_is_learnt_from():
+    """What is known to need twice the estimate is not compiled again with the same recomputation
+    unless that much is left."""
+    tried = search(CONFIG, TOPOLOGY, estimate, made_up(memory_factor=40.0))
+    refused = [one for one in tried if not one.job.fits]
+    assert refused
+    for one in tried:
+        assert one.job.fits or one.config.execution.micro_batches <= 8
+
+
+def test_nothing_fits():
+    tried = search(CONFIG, TOPOLOGY, estimate, made_up(memory_factor=1e6))
+    assert tried
+    assert not any(one.job.fits for one in tried)
+    assert len(tried) <= 3  # one of each kind of recomputation teaches enough
+
+
+def test_flags_name_only_what_changes():
+    chosen = Execution(mesh=Mesh(fsdp=8), remat="full", micro_batches=2)
+    assert overrides(Config(), chosen) == [
+        "--config.execution.mesh.fsdp=8",
+        "--config.execution.micro_batches=2",
+        "--config.execution.remat=full",
+    ]
+    assert overrides(Config(), Execution()) == []
+
+
+def test_estimates_grow_with_the_batch_and_shrink_with_pieces():
+    whole = analytic.estimate(CONFIG, cut_of(Mesh(), 64), "teacher", None)
+    cut = analytic.estimate(CONFIG, cut_of(Mesh(fsdp=8), 64), "teacher", None)
+    assert cut.memory.parameters == pytest.approx(whole.memory.parameters / 8)
+    assert cut.memory.moments == pytest.approx(whole.memory.moments / 8)
+    moments = dataclasses.replace(CONFIG, execution=Execution(fsdp_cuts="moments"))
+    only = analytic.estimate(moments, cut_of(Mesh(fsdp=8), 64), "teacher", None)
+    assert only.memory.parameters == whole.memory.parameters
+    assert only.memory.moments == cut.memory.moments
+    parts = dataclasses.replace(CONFIG, execution=Execution(micro_batches=4))
+    less = analytic.estimate(parts, cut_of(Mesh(), 64), "distill", None)
+    more = analytic.estimate(CONFIG, cut_of(Mesh(), 64), "distill", None)
+    assert less.memory.temporaries < more.memory.temporaries
