@@ -176,7 +176,8 @@ def compile_step(
         phase.objective, stage.optimizer, execution.micro_batches, shardings.opt_state.first
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(state, stage.teacher, batch, key).compile()
+    with rules.on(state.step.sharding.mesh):
+        return jitted.lower(state, stage.teacher, batch, key).compile()
 
 
 def to_devices(feed: Feed, rows: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.model.layers import Dense, Network, Norm, parameter, weight_init
+from mobilebert_jax.partition.rules import keep_rows
 
 
 class Embeddings(nn.Module):
@@ -33,14 +34,14 @@ class Embeddings(nn.Module):
         word_VE = table("word", config.vocab_size, "vocab", config.embedding, "embed")
         type_D = table("type", config.type_vocab_size, "type", config.hidden, "hidden")
         position_D = table("position", config.max_positions, "position", config.hidden, "hidden")
-        x_BTD = jnp.take(word_VE, ids_BT, axis=0)
+        x_BTD = keep_rows(jnp.take(word_VE, ids_BT, axis=0))
         if config.trigram:
             if config.trigram_masks_padding:
                 x_BTD = x_BTD * mask_BT[..., None]
             x_BTD = Dense(config, config.hidden, ("embed", "hidden"), dtype, name="projection")(
                 trigram(x_BTD)
             )
-        x_BTD = x_BTD + jnp.take(type_D, segments_BT, axis=0)
+        x_BTD = x_BTD + keep_rows(jnp.take(type_D, segments_BT, axis=0))
         x_BTD = x_BTD + position_D[: ids_BT.shape[1]]
         x_BTD = Norm(config.norm, "hidden", dtype, name="norm")(x_BTD)
         return nn.Dropout(config.hidden_dropout)(x_BTD, deterministic=deterministic)

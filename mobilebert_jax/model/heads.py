@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mobilebert_jax.model.layers import ACTIVATIONS, Dense, Norm, parameter, weight_init
 from mobilebert_jax.model.sizes import ModelConfig
+from mobilebert_jax.partition.rules import keep_rows
 
 
 class Pooler(nn.Module):
@@ -39,7 +40,7 @@ class MaskedLM(nn.Module):
         x = Dense(config, config.hidden, ("hidden", "transform"), name="transform")(features_BPD)
         x = Norm("layer_norm", "transform", name="norm")(ACTIVATIONS[config.activation](x))
         bias_V = parameter(self, "bias", nn.initializers.zeros, (config.vocab_size,), ("vocab",))
-        logits_BPV = x[..., : config.embedding] @ word_VE.T + bias_V
+        logits_BPV = keep_rows(x[..., : config.embedding] @ word_VE.T) + bias_V
         if config.hidden > config.embedding:
             extra_VX = parameter(
                 self,
@@ -48,7 +49,7 @@ class MaskedLM(nn.Module):
                 (config.vocab_size, config.hidden - config.embedding),
                 ("vocab", "transform"),
             )
-            logits_BPV = logits_BPV + x[..., config.embedding :] @ extra_VX.T
+            logits_BPV = logits_BPV + keep_rows(x[..., config.embedding :] @ extra_VX.T)
         return logits_BPV
 
 
@@ -65,4 +66,4 @@ class NextSentence(nn.Module):
 def gather_positions(features_BTD: jax.Array, positions_BP: jax.Array) -> jax.Array:
     """Returns the float32 features at `positions_BP`, [B, P, D]."""
     gathered = jnp.take_along_axis(features_BTD, positions_BP[..., None], axis=1)
-    return gathered.astype(jnp.float32)
+    return keep_rows(gathered).astype(jnp.float32)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.model.sizes import ModelConfig
+from mobilebert_jax.partition.rules import keep_rows
 
 LAYER_NORM_EPSILON = 1e-12
 
@@ -66,7 +67,7 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = parameter(self, "kernel", weight_init(self.config), shape, self.axes)
         bias = parameter(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return keep_rows(x.astype(self.dtype) @ kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class Norm(nn.Module):

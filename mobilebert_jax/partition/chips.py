@@ -39,6 +39,8 @@ class Chip:
     clock: float | None = None
     """Of the TensorCore; None where no compiler reports cycles. It follows from the peak and the
     number of matrix units."""
+    usable: float | None = None
+    """Memory of one device that the TPU compiler lets a program use, as libtpu 0.0.42 says."""
 
     @property
     def peak_flops_per_device(self) -> float:
@@ -46,7 +48,7 @@ class Chip:
 
     @property
     def memory_per_device(self) -> float:
-        return self.memory / self.devices
+        return self.usable or self.memory / self.devices
 
 
 def _chip(
@@ -59,6 +61,7 @@ def _chip(
     devices: int = 1,
     chips_per_host: int = 4,
     clock: float | None = None,
+    usable: float | None = None,
 ) -> Chip:
     return Chip(
         name,
@@ -70,6 +73,7 @@ def _chip(
         devices,
         chips_per_host,
         clock,
+        None if usable is None else usable * _GIB,
     )
 
 
@@ -78,13 +82,13 @@ def _chip(
 CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
-        _chip("v2", 46, 16 * _GIB, 700, 4 * 62, 4, devices=2, clock=0.70e9),
-        _chip("v3", 123, 32 * _GIB, 900, 4 * 70, 4, devices=2, clock=0.94e9),
-        _chip("v4", 275, 32 * _GIB, 1200, 6 * 50, 25, clock=1.05e9),
-        _chip("v5e", 197, 16 * _GIB, 819, 200, 25, chips_per_host=8, clock=1.50e9),
-        _chip("v5p", 459, 95 * _GIB, 2765, 600, 25, clock=1.75e9),
-        _chip("v6e", 918, 32 * _GIB, 1638, 400, 100, chips_per_host=8, clock=1.75e9),
-        _chip("7x", 2307, 192 * _GIB, 7380, 600, 50, devices=2, clock=2.20e9),
+        _chip("v2", 46, 16 * _GIB, 700, 4 * 62, 4, devices=2, clock=0.70e9, usable=7.48),
+        _chip("v3", 123, 32 * _GIB, 900, 4 * 70, 4, devices=2, clock=0.94e9, usable=15.48),
+        _chip("v4", 275, 32 * _GIB, 1200, 6 * 50, 25, clock=1.05e9, usable=30.75),
+        _chip("v5e", 197, 16 * _GIB, 819, 200, 25, chips_per_host=8, clock=1.50e9, usable=15.75),
+        _chip("v5p", 459, 95 * _GIB, 2765, 600, 25, clock=1.75e9, usable=95.74),
+        _chip("v6e", 918, 32 * _GIB, 1638, 400, 100, chips_per_host=8, clock=1.75e9, usable=31.25),
+        _chip("7x", 2307, 192 * _GIB, 7380, 600, 50, devices=2, clock=2.20e9, usable=94.75),
         # Eight GPUs a host with one network card each: 200 Gbit/s beside A100, 400 beside others.
         _chip("a100-40gb", 312, 40e9, 1555, 300, 200, chips_per_host=8),
         _chip("a100-80gb", 312, 80e9, 2039, 300, 200, chips_per_host=8),

@@ -1,5 +1,6 @@
 """The one table from logical axes to mesh axes, and the shardings that follow from it."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
@@ -63,6 +64,24 @@ def _check(path: Any, leaf: Any, sharding: NamedSharding) -> None:
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Returns the sharding of a batch: rows over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def on(mesh: jax.sharding.Mesh) -> AbstractContextManager[Any]:
+    """Returns the context in which programs for `mesh` are traced; see `keep_rows`."""
+    context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+    return context
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """Keeps the first axis of an activation cut like the batch; does nothing outside of `on`.
+
+    Without this the compiler may cut activations like the parameters that they meet, along their
+    features, and gather the rows of all devices on each.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(("data", "fsdp"), *free))
 
 
 def rows_of_process(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:

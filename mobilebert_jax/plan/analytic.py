@@ -61,6 +61,7 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
         fits=True,
         collectives=tuple(_messages(config, cut, held, teacher)),
         traffic=traffic,
+        source="estimated",
     )
 
 

@@ -16,8 +16,10 @@ from mobilebert_jax.plan.collectives import Collective, collectives
 from mobilebert_jax.plan.programs import Arguments, Program, arguments
 from mobilebert_jax.run.state import Layout
 
-_UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm")
+_UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
+_SIZE = r"([\d.]+)([KMGT]?)"
+_USED_OF = re.compile(rf"Used {_SIZE} of {_SIZE} hbm")
+_TEMPORARIES_OF = re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """One train step as a compiler made it, or refused to for lack of memory."""
+    """One train step as a compiler made it, or refused to for lack of memory, or as estimated."""
 
     memory: Memory
     fits: bool
@@ -51,6 +53,8 @@ class Compiled:
     """Bytes that one device reads and writes at the least: what it holds, each once."""
     seconds: float = 0.0
     """Time of the compilation itself."""
+    source: str = "compiled"
+    """How this is known."""
 
 
 def compile_program(program: Program, config: Config, layout: Layout) -> Compiled:
@@ -62,15 +66,24 @@ def compile_program(program: Program, config: Config, layout: Layout) -> Compile
             program.training, program.phase, config.execution, given.state, given.batch, given.key
         )
     except jax.errors.JaxRuntimeError as error:
-        found = _TOO_LARGE.search(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or not found:
+        refused = too_large(str(error), _held(given))
+        if refused is None:
             raise
-        used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
-        held = _held(given)
-        memory = Memory(**held, temporaries=used - sum(held.values()), limit=limit)
-        return Compiled(memory, fits=False, seconds=time.perf_counter() - began)
-    seconds = time.perf_counter() - began
-    return read(step, _held(given), seconds)
+        return dataclasses.replace(refused, seconds=time.perf_counter() - began)
+    return read(step, _held(given), time.perf_counter() - began)
+
+
+def too_large(message: str, held: Mapping[str, float]) -> Compiled | None:
+    """Returns what a compiler said that found too little memory; None if it said something else."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    for pattern in (_USED_OF, _TEMPORARIES_OF):
+        found = pattern.search(message)
+        if found:
+            used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+            temporaries = used - sum(held.values()) if pattern is _USED_OF else used
+            return Compiled(Memory(**held, temporaries=temporaries, limit=limit), fits=False)
+    return None
 
 
 def read(step: Any, held: Mapping[str, float], seconds: float) -> Compiled:

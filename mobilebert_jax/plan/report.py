@@ -61,13 +61,13 @@ def _table(title: str, *columns: str) -> rich.table.Table:
 def _memory(job: Job) -> rich.table.Table:
     each = job.topology.chip.devices
     parts = ("parameters", "moments", "teacher", "batch", "temporaries", "peak")
-    table = _table("memory of one chip, GB", "step", *parts, "of", "")
+    table = _table("memory of one chip, GB", "step", *parts, "of", "", "")
     for step in _steps(job):
         memory = step.compiled.memory
         values = [f"{each * getattr(memory, part) / GB:.2f}" for part in parts]
         limit = f"{each * step.memory_per_device / GB:.1f}"
         verdict = "fits" if step.fits else "[bold red]does not fit[/]"
-        table.add_row(step.label, *values, limit, verdict)
+        table.add_row(step.label, *values, limit, verdict, step.compiled.source)
     return table
 
 
@@ -219,6 +219,7 @@ def _step_as_dict(step: Step) -> dict[str, Any]:
         "layer": step.layer,
         "flops": step.flops,
         "fits": step.fits,
+        "source": compiled.source,
         "memory": {**dataclasses.asdict(compiled.memory), "peak": compiled.memory.peak},
         "memory_limit": step.memory_per_device,
         "traffic_bytes": compiled.traffic,

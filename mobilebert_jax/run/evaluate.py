@@ -14,6 +14,7 @@ from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import pretrain
 from mobilebert_jax.objective.losses import Batch, Mean, Params
+from mobilebert_jax.partition import rules
 from mobilebert_jax.train import to_devices
 
 UNIGRAM_TOKENS = 4_000_000
@@ -31,7 +32,8 @@ def held_out_scorer(
 
     @jax.jit
     def measure(params: Params, batch: Batch) -> dict[str, Mean]:
-        terms, figures = objective(params, None, batch, jax.random.key(0))
+        with rules.on(mesh):
+            terms, figures = objective(params, None, batch, jax.random.key(0))
         return {**{name: term.mean for name, term in terms.items()}, **figures}
 
     # Compiled, because arrays of several processes cannot be added one by one.

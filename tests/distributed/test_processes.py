@@ -139,7 +139,7 @@ def test_a_mistake_ends_every_process_with_2(start: Start, folders: Callable[[st
     processes = start(folders("mistaken"), 2, 2, "--config.evaluate.sentence=no blank here")
     said = outputs(processes)
     assert 2 in [process.returncode for process in processes], said
-    assert any("has no blank" in text for text in said)
+    assert any("has no mask" in text for text in said)
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ It adds the figures of the installed jax, and leaves those of other releases as 
 difference that a change of this project makes wants an explanation in its commit.
 """
 
-import collections
 import json
 from pathlib import Path
 
 import jax
 
+import tests.conftest  # noqa: F401 - eight simulated devices, asked for before jax has any
 from mobilebert_jax.plan.collectives import collectives
 from tests.partition.stage_programs import STAGES, arguments, compiled, layout_of
 
@@ -24,15 +24,24 @@ def version() -> str:
     return ".".join(jax.__version__.split(".")[:2])
 
 
-def messages(stage: str, mesh: str) -> dict[str, int]:
-    """Returns how often a step runs each collective, by kind and delivered arrays."""
+def messages(stage: str, mesh: str) -> dict[str, dict[str, int]]:
+    """Returns what a step exchanges, by kind and number of devices that take part.
+
+    `messages` counts every round of a loop, `bytes` adds up what they deliver, and `largest` is the
+    largest array delivered.
+    """
     layout = layout_of(mesh)
     program = compiled(stage, layout, arguments(stage, layout))
-    counted: collections.Counter[str] = collections.Counter()
+    found: dict[str, dict[str, int]] = {}
     for one in collectives(program.as_text()):
-        arrays = ", ".join(str(array) for array in one.arrays)
-        counted[f"{one.kind} over {one.group_size}: {arrays}"] += one.times
-    return dict(sorted(counted.items()))
+        assert one.known, "a loop of unknown length"
+        kind = found.setdefault(
+            f"{one.kind} over {one.group_size}", {"messages": 0, "bytes": 0, "largest": 0}
+        )
+        kind["messages"] += one.times
+        kind["bytes"] += int(one.times * one.bytes)
+        kind["largest"] = max(kind["largest"], *(int(array.bytes) for array in one.arrays))
+    return found
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from mobilebert_jax.run.state import Layout, State
 from mobilebert_jax.run.step import make_step
 from tests import tiny
 
-SETTINGS = config.Optimizer(warmup_steps=2, decay="linear", peak_rate=0.01)
+SETTINGS = config.Optimizer(warmup_steps=0, decay="linear", peak_rate=0.01)
 OPTIMIZER = Optimizer(SETTINGS, rates.base_rate(SETTINGS, 20), rates.uniform(tiny.LAYERS))
 
 STAGES: dict[str, tuple[Network, Objective, bool]] = {
@@ -62,7 +62,8 @@ def compiled(stage: str, layout: Layout, given: Any) -> Any:
     shardings = state_lib.shardings_of(given[0])
     step = make_step(STAGES[stage][1], OPTIMIZER, 1, shardings.opt_state.first)
     jitted = tiny.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(*given).compile()
+    with rules.on(layout.mesh):
+        return jitted.lower(*given).compile()
 
 
 def ten_losses(stage: str, layout: Layout) -> tuple[list[float], State]:

@@ -37,8 +37,14 @@ def test_this_machine_has_no_accelerator():
 def test_a_device_has_its_share_of_a_chip():
     v3 = CHIPS["v3"]
     assert v3.peak_flops_per_device == pytest.approx(61.5e12)
-    assert v3.memory_per_device == 16 * 2**30
+    assert v3.memory_per_device == pytest.approx(15.48 * 2**30)
+    assert CHIPS["h200"].memory_per_device == CHIPS["h200"].memory
     assert CHIPS["v4"].peak_flops_per_device == CHIPS["v4"].peak_flops
+
+
+def test_programs_may_use_nearly_all_memory():
+    for chip in CHIPS.values():
+        assert 0.9 * chip.memory < chip.memory_per_device * chip.devices < 1.02 * chip.memory
 
 
 @pytest.mark.parametrize(

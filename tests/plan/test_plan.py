@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 
 import jax
 import pytest
@@ -13,6 +14,8 @@ from mobilebert_jax.config import Config, Data, Distill, InputError, Mesh, Teach
 from mobilebert_jax.model import sizes
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.plan import devices, job
+from mobilebert_jax.plan.apart import Compiler
+from mobilebert_jax.plan.planner import Planner
 from mobilebert_jax.plan.programs import arguments, program
 from mobilebert_jax.plan.topology import parse
 from mobilebert_jax.run.state import Layout
@@ -49,6 +52,7 @@ def with_execution(**changes):
 def simulated(monkeypatch):
     """Makes the simulated devices stand for those of a TPU, which no compiler is here for."""
     monkeypatch.setattr(devices, "compile_only", lambda topology: jax.devices())
+    monkeypatch.setattr(Compiler, "_call", lambda self, function, *given: function(*given))
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)  # a fifth of the time
     yield
@@ -161,7 +165,8 @@ def test_layers_between_those_measured_are_interpolated():
 
 def _step():
     hardware = parse("h100x8")
-    planner = plan.Planner(hardware, "some", rich.console.Console(file=io.StringIO()))
+    console = rich.console.Console(file=io.StringIO())
+    planner = Planner(hardware, Compiler(hardware), "some", console)
     return planner.estimate(SMALL).stages[0].measured[0]
 
 
@@ -169,3 +174,11 @@ def test_phases_are_chosen_by_number():
     assert job.chosen_layers("some", SMALL) == [0, 1, 2]
     assert job.chosen_layers("all", SMALL) == [0, 1, 2]
     assert job.chosen_layers("2, 0", SMALL) == [0, 2]
+
+
+def test_a_compiler_that_crashes_leaves_an_estimate(monkeypatch):
+    monkeypatch.setattr(devices, "compile_only", lambda topology: jax.devices())
+    monkeypatch.setattr(Compiler, "compile", lambda self, *given: self._call(os._exit, 11))
+    text = printed(dataclasses.replace(SMALL, stages=("teacher",)), "v5e-8")
+    assert "the compiler crashed on teacher" in text
+    assert "estimated: compiler crashed" in text
