@@ -9,11 +9,12 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mobilebert_jax import storage
 
 FORMAT = 1
 """Raised when older artefacts can no longer be read."""
@@ -62,7 +63,7 @@ def existing(stage: str, directory: Path) -> Artefact | None:
 
 def begin(artefact: Artefact) -> None:
     """Creates the folder and writes what is about to be made."""
-    artefact.directory.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(artefact.directory)
     write_json(artefact.directory / "stage.json", _declaration(artefact))
 
 
@@ -110,7 +111,7 @@ def differences(artefact: Artefact) -> tuple[Path, list[str]] | None:
     ]
     if not others:
         return None
-    newest = max(others, key=lambda path: path.stat().st_mtime)
+    newest = max(others, key=storage.modified)
     before = json.loads(newest.read_text())
     changed = _changes(before["science"], artefact.science)
     changed += [
@@ -139,6 +140,4 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    storage.write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -32,7 +32,7 @@ class Data:
     """Where documents come from: `python_docs`, `text:GLOB`, `wikiextractor:GLOB`,
     `jsonl:GLOB[#FIELD]` or `tfds:NAME[#FIELD]`; several as `0.7 text:a/*.txt + 0.3 python_docs`."""
     prepared: str = ""
-    """A finished folder of records to use instead of preparing `source`."""
+    """The finished stage `prepare` of another run to use instead of preparing `source`."""
     held_out: float = 0.02
     """Share of documents kept from training, chosen by a hash of their text."""
     max_megabytes: int = 0
@@ -158,6 +158,7 @@ class Execution:
     """How the machine is used; nothing here may change a number beyond float tolerance."""
 
     runs_dir: str = "runs"
+    """Folder of all runs, on a disk that all hosts see, or `gs://BUCKET/FOLDER`."""
     mesh: Mesh = Mesh()
     fsdp_cuts: Literal["parameters", "moments"] = "parameters"
     """What the axis `fsdp` divides: parameters together with their moments, or the moments alone,

@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from mobilebert_jax import curriculum
+from mobilebert_jax import curriculum, storage
 from mobilebert_jax.artefacts import Artefact, write_json
 from mobilebert_jax.config import Config, InputError
 from mobilebert_jax.data import records
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        return Path(self.config.execution.runs_dir) / self.config.name
+        return storage.path(self.config.execution.runs_dir) / self.config.name
 
 
 def check_model_vocabularies(config: Config, size: int) -> None:
@@ -81,7 +81,7 @@ def _prepare_alone(this: Run, artefact: Artefact) -> dict[str, Any]:
             artefact.directory / "records",
             config.execution.workers,
             show,
-            Path(config.execution.runs_dir) / "fingerprints.json",
+            storage.path(config.execution.runs_dir) / "fingerprints.json",
         )
     return {"records": made}
 

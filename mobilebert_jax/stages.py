@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import rich.console
 
-from mobilebert_jax import artefacts
+from mobilebert_jax import artefacts, storage
 from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import STAGES, Config, InputError
 from mobilebert_jax.data import corpus, records
@@ -50,6 +50,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
     Raises InputError for a mistake in configuration or input, before anything is computed where it
     can be known then.
     """
+    storage.check(storage.path(config.execution.runs_dir))
     check_vocabulary(config)
     mesh = make_mesh(config.execution.mesh)
     _check_batches(config, mesh)
@@ -95,7 +96,7 @@ def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
     config = this.config
     given = {"prepare": config.data.prepared, "teacher": config.teacher.path}.get(stage)
     if given:
-        artefact = _given(stage, Path(given))
+        artefact = _given(stage, storage.path(given))
     else:
         chosen = science(config, stage)
         if stage == "prepare":
@@ -110,8 +111,8 @@ def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
 
 
 def _fingerprints(config: Config) -> list[dict[str, Any]]:
-    cache = Path(config.execution.runs_dir) / "fingerprints.json"
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache = storage.path(config.execution.runs_dir) / "fingerprints.json"
+    storage.make_folder(cache.parent)
     return [
         corpus.fingerprint(source, cache) for source in corpus.parse_sources(config.data.source)
     ]

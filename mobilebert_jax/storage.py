@@ -53,10 +53,10 @@ def check(folder: Path) -> None:
     try:
         if _filesystem().exists(bucket):
             return
-    except Exception as error:  # credentials, network and permissions each fail with types of their own
+    except Exception as error:  # credentials, network and rights fail with types of their own
         problem = f"{type(error).__name__}: {error}"
     raise InputError(
-        f"{folder}: the bucket {bucket!r} cannot be read ({problem}). Check the name, and that this "
+        f"{folder}: the bucket {bucket!r} cannot be read ({problem}). Check the name, and that the "
         "machine's service account, or `gcloud auth application-default login`, may use it"
     )
 
@@ -73,7 +73,7 @@ def write(path: Path, content: str, suffix: str = ".tmp") -> None:
     On a disk it is written beside `path`, under the name with `suffix`, and renamed.
     """
     if is_remote(path):
-        path.write_bytes(content.encode())
+        _filesystem().pipe_file(os.fspath(path), content.encode())
         return
     temporary = path.with_name(path.name + suffix)
     temporary.write_text(content, encoding="utf-8")
@@ -106,13 +106,19 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Gives a folder another name; in a bucket file by file, those that are left can be moved so."""
+    """Gives a folder another name; in a bucket file by file, so that a kill leaves some behind."""
     if not is_remote(source):
         target.parent.mkdir(exist_ok=True)
         source.rename(target)
         return
     for name in files(source):
         _filesystem().mv(os.fspath(source / name), os.fspath(target / name))
+
+
+def remove_files(folder: Path) -> None:
+    """Removes all objects below a folder of a bucket."""
+    for name in files(folder):
+        (folder / name).unlink(missing_ok=True)
 
 
 def names(folder: Path) -> list[str]:
@@ -235,7 +241,7 @@ def open_bytes(path: str) -> IO[bytes]:
 
 def _filesystem() -> Any:
     """The bucket's file system; raises InputError where its package is missing."""
-    import fsspec
+    import fsspec  # only who has a bucket waits for it
 
     # A listing that is kept would hide what other hosts and libraries write meanwhile.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False

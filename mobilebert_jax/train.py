@@ -14,6 +14,7 @@ import numpy as np
 import rich.console
 
 from mobilebert_jax import config as config_lib
+from mobilebert_jax import storage
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Objective, Params
@@ -125,18 +126,36 @@ def train(
                         meters.write(step, stage.held_out(state.params))
                 stopping, last = stop_request.reached(step), step + 1 == stage.steps
                 if stopping or last or due(step, execution.checkpoint_every):
+                    if storage.is_remote(directory):
+                        keep_rows(meters, skipped, goodput)
                     with goodput.spent("save"):
                         checkpoints.save(state, step + 1)
                 if stopping:
                     skipped.look_at(meters.flush())
                     goodput.write(step)
+                    goodput.keep()
                     raise Preempted(f"{stage.name} is saved at step {step + 1}")
         skipped.look_at(meters.flush())
         profiler.close()
         with goodput.spent("save"):
             checkpoints.wait()
         goodput.write(stage.steps - 1)
+        goodput.keep()
     return state
+
+
+def keep_rows(meters: Meters, skipped: SkippedSteps, goodput: Goodput) -> None:
+    """Brings the record of all steps so far into the bucket, ahead of the checkpoint after them.
+
+    A start that goes on from that checkpoint would otherwise lack the rows before it for ever.
+    """
+    row = meters.flush()
+    skipped.look_at(row)
+    if row is not None:
+        goodput.write(int(row["step"]))
+    with goodput.spent("save"):
+        meters.keep()
+        goodput.keep()
 
 
 def open_checkpoints(

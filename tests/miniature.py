@@ -133,16 +133,18 @@ def one_quick_device(cache: Path) -> Iterator[None]:
 
 
 def start(
-    folder: Path, cache: Path, *arguments: str, devices: int = 1, **variables: str
+    folder: Path, cache: Path, *arguments: str, devices: int = 1, **options: Any
 ) -> subprocess.Popen[str]:
-    """Starts the tiny experiment of `folder` from the command line, on simulated devices."""
+    """Starts the tiny experiment of `folder` from the command line, on simulated devices.
+
+    `options` are those of `subprocess.Popen`.
+    """
     file = folder / "tiny.py"
     file.write_text(EXPERIMENT_FILE.format(folder=str(folder)))
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {name.upper(): str(value) for name, value in QUICK.items()}
     environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    environment |= variables
     return subprocess.Popen(
         [sys.executable, "-m", "mobilebert_jax.main", f"--config={file}", *arguments],
         cwd=ROOT,
@@ -150,4 +152,5 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )

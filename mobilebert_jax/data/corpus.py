@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mobilebert_jax import storage
 from mobilebert_jax.config import InputError, nearest
 from mobilebert_jax.data import python_docs, text_files, tfds_source
 from mobilebert_jax.data.text_files import Part
@@ -78,13 +79,16 @@ def fingerprint(source: Source, cache: Path | None = None) -> dict[str, Any]:
     """Returns the identity of the source's content, to be written as JSON.
 
     Files are hashed whole; `cache`, a JSON file that is made if missing, keeps the hashes by path,
-    size and modification time, so that a second start on a large corpus is instant. Raises
-    InputError if there is nothing to read.
+    size and modification time, so that a second start on a large corpus is instant. Those in a
+    bucket have a checksum there. Raises InputError if there is nothing to read.
     """
     if source.kind == "python_docs":
         return {"source": source.label, **python_docs.fingerprint()}
     if source.kind == "tfds":
         return {"source": source.label, **tfds_source.fingerprint(source.pattern)}
+    if storage.is_remote(source.pattern):
+        found = [[n, storage.size(path), storage.checksum(path)] for path, n in _files(source)]
+        return {"source": source.label, "files": found}
     hashes = _read_cache(cache)
     files = []
     for path, name in _files(source):
@@ -211,20 +215,26 @@ def _files(source: Source) -> list[tuple[str, str]]:
     """`(path, name)` of the files that the pattern matches, sorted by name."""
     pattern = os.path.expanduser(source.pattern)
     root = _root(pattern)
-    paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    remote = storage.is_remote(pattern)
+    paths = (
+        storage.matches(pattern)
+        if remote
+        else [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    )
     if paths:
         named = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
         return [(named[name], name) for name in sorted(named)]
     message = f"{source.label} matches no file"
-    while not os.path.isdir(root):
+    while not remote and not os.path.isdir(root):
         message = f"{message}: there is no folder {root}"
         root = os.path.dirname(root) or "."
-    names = sorted(os.listdir(root))
+    names = storage.names(storage.path(root))
+    shown = root if remote else os.path.abspath(root)
     if names:
         like = nearest(os.path.relpath(pattern, root), names)
-        message = f"{message}; the nearest in {os.path.abspath(root)} is {like!r}"
+        message = f"{message}; the nearest in {shown} is {like!r}"
     else:
-        message = f"{message}; {os.path.abspath(root)} is empty"
+        message = f"{message}; {shown} is empty"
     raise InputError(message)
 
 
@@ -238,7 +248,5 @@ def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
 
 
 def _write_cache(cache: Path, hashes: dict[str, list[Any]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(hashes))
-    os.replace(partial, cache)
+    storage.make_folder(cache.parent)
+    storage.write(cache, json.dumps(hashes), suffix=f".{os.getpid()}.partial")

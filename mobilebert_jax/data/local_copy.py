@@ -48,24 +48,18 @@ def of(folder: Path) -> Path:
 def made_for(folder: Path, told: Callable[[int, int], None]) -> Iterator[Path]:
     """Gives a local folder in which to make what belongs into `folder`, and copies it there after.
 
-    What an interrupted call has made is found again on the same machine. `told` is called with the
-    files that are copied and that there are.
+    A folder on a disk is given itself. What an interrupted call has made is found again on the same
+    machine. `told` is called with the files that are copied and that there are.
     """
     if not storage.is_remote(folder):
         yield folder
         return
     copy = place(folder)
     with _alone(copy):
-        if (folder / MANIFEST).exists():
-            # What is there decides whether there is anything to do.
-            copy.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(copy / MANIFEST, (folder / MANIFEST).read_bytes())
         yield copy
-        if not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != (
-            copy / MANIFEST
-        ).read_bytes():
-            (folder / MANIFEST).unlink(missing_ok=True)
-            storage.upload(copy, folder, MANIFEST, told)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        storage.remove_files(folder)
+        storage.upload(copy, folder, MANIFEST, told)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ there are and however often they were killed.
 import contextlib
 import dataclasses
 import errno
+import functools
 import importlib.metadata
 import os
 import platform
@@ -23,9 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilebert_jax import config
+from mobilebert_jax import config, storage
 from mobilebert_jax.config import InputError
-from mobilebert_jax.data import atomic, corpus, shards, units
+from mobilebert_jax.data import atomic, corpus, local_copy, shards, units
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.dataset import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -50,29 +51,34 @@ def prepare(
     Does nothing if they are there and what they were made from is unchanged; continues where a
     killed call stopped; makes anew what another source or other settings would give. `workers`
     processes share the work, 0 taking one a core. `progress` is told (phase, done, total), phase
-    being "reading", "training tokenizer" or "tokenizing". `cache` is a file that remembers the
-    digests of large inputs. Raises InputError for a source that cannot be read, a split that would
-    be empty, and a full disk.
+    being "reading", "training tokenizer", "tokenizing" or, into a bucket, "copying". `cache` is a
+    file that remembers the digests of large inputs. Raises InputError for a source that cannot be
+    read, a split that would be empty, and a full disk.
     """
-    directory = Path(directory)
+    directory = storage.path(directory)
     sources = corpus.parse_sources(data.source)
     prints = [corpus.fingerprint(source, cache) for source in sources]
     key = _key(data, tokenizer, sources, prints)
-    manifest = atomic.read_json(directory / "manifest.json")
-    if manifest is None or manifest["key"] != key:
-        with _disk_full_reported(directory), started(workers, progress) as pool:
-            (directory / "manifest.json").unlink(missing_ok=True)
-            units = _plan(data, sources, prints, directory)
-            made = _make_tokenizer(tokenizer, units, sources, directory, pool)
-            reports = _tokenize(units, made, directory, pool)
-            totals = [
-                shards.finish(_source_folder(directory, i), source, source_reports)
-                for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
-            ]
-            manifest = _manifest(key, sources, prints, made, totals, reports)
-            atomic.write_json(directory / "manifest.json", manifest)
-    for folder in directory.glob("source_*"):
-        shutil.rmtree(folder / "partial", ignore_errors=True)
+    published = atomic.read_json(directory / "manifest.json")
+    if storage.is_remote(directory) and published is not None and published["key"] == key:
+        return published
+    copied = functools.partial(progress, "copying")
+    with local_copy.made_for(directory, copied) as folder:
+        manifest = atomic.read_json(folder / "manifest.json")
+        if manifest is None or manifest["key"] != key:
+            with _disk_full_reported(folder), started(workers, progress) as pool:
+                (folder / "manifest.json").unlink(missing_ok=True)
+                units = _plan(data, sources, prints, folder)
+                made = _make_tokenizer(tokenizer, units, sources, folder, pool)
+                reports = _tokenize(units, made, folder, pool)
+                totals = [
+                    shards.finish(_source_folder(folder, i), source, source_reports)
+                    for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
+                ]
+                manifest = _manifest(key, sources, prints, made, totals, reports)
+                atomic.write_json(folder / "manifest.json", manifest)
+        for source_folder in folder.glob("source_*"):
+            shutil.rmtree(source_folder / "partial", ignore_errors=True)
     return manifest
 
 
@@ -81,17 +87,18 @@ def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tupl
 
     Raises InputError if its preparation has not finished.
     """
-    manifest = _finished(Path(directory))
+    manifest = _finished(storage.path(directory))
+    folder = local_copy.of(storage.path(directory))
     return tuple(
-        Documents(_source_folder(Path(directory), i), split, source["weight"])
+        Documents(_source_folder(folder, i), split, source["weight"])
         for i, source in enumerate(manifest["sources"])
     )
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Loads the tokenizer of a prepared folder; raises InputError if it is not finished."""
-    _finished(Path(directory))
-    return tokenizers.load(Path(directory) / "tokenizer", config.Tokenizer())
+    _finished(storage.path(directory))
+    return tokenizers.load(storage.path(directory) / "tokenizer", config.Tokenizer())
 
 
 def _plan(

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import html
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import zstandard
 
+from mobilebert_jax import storage
 from mobilebert_jax.config import InputError, nearest
 
 MAX_LINE_BYTES = 16 << 20
@@ -49,7 +49,7 @@ class Part:
 
 def whole(path: str, name: str) -> Part:
     """Returns the part that is all of the file at `path`."""
-    size = os.path.getsize(path)
+    size = storage.size(path)
     return Part(path, name, size, 0, size)
 
 
@@ -62,7 +62,7 @@ def cut(path: str, name: str, part_bytes: int) -> list[Part]:
     if path.endswith(_COMPRESSED) or file.size <= part_bytes:
         return [file]
     parts, line = [], 1
-    with open(path, "rb") as stream:
+    with storage.open_bytes(path) as stream:
         while (start := stream.tell()) < file.size:
             first_line = line
             while stream.tell() < start + part_bytes and (
@@ -96,11 +96,11 @@ def documents(kind: str, field: str, part: Part) -> Iterator[Numbered]:
 def check_unchanged(part: Part) -> None:
     """Raises InputError unless the file of `part` is there with the size it was planned with."""
     try:
-        size = os.path.getsize(part.path)
+        size = storage.size(part.path)
     except OSError as error:
         raise InputError(
             f"{part.path} was there when the work was planned and cannot be opened now: "
-            f"{error.strerror}"
+            f"{error.strerror or error}"
         ) from error
     if size != part.size:
         raise InputError(
@@ -123,7 +123,7 @@ def _skip_to_blank_line(stream: Any) -> int:
 
 def _chunks(part: Part) -> Iterator[bytes]:
     left = part.stop - part.start
-    with open(part.path, "rb") as stream:
+    with storage.open_bytes(part.path) as stream:
         stream.seek(part.start)
         while left and (chunk := stream.read(min(_READ_BYTES, left))):
             left -= len(chunk)

@@ -21,7 +21,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from mobilebert_jax import config
+from mobilebert_jax import config, storage
 from mobilebert_jax.config import InputError
 from mobilebert_jax.data import atomic, vocabulary
 
@@ -228,7 +228,7 @@ def load(path: Path | str, settings: config.Tokenizer) -> Tokenizer:
     A folder's own `tokenizer.json` goes before `settings`. Raises InputError if there is no such
     file, if it is of another kind than `settings.kind`, or if it lacks a special token.
     """
-    path = Path(path)
+    path = storage.path(path)
     kind, lowercase = settings.kind, settings.lowercase
     if (path / SETTINGS_FILE).is_file():
         saved = json.loads((path / SETTINGS_FILE).read_text())

@@ -29,9 +29,10 @@ def compile_only(topology: Topology) -> list[jax.Device]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            f"--plan={topology.name} needs the TPU compiler, which is not installed; install it "
-            f"beside JAX {jax.__version__} with: ACCELERATOR=tpu launch/run.sh ... or\n"
-            f"  .venv/bin/python -m pip install --no-deps libtpu=={_locked_version()}"
+            f"--plan={topology.name} needs the TPU compiler, the package libtpu, which runs "
+            "without a TPU. Install it with\n"
+            f"  .venv/bin/python -m pip install --no-deps 'libtpu=={_version()}'\n"
+            "or what a TPU machine has with: ACCELERATOR=tpu launch/run.sh EXPERIMENT --plan=..."
         )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -54,7 +55,7 @@ def stay_off_hardware() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _locked_version() -> str:
+def _version() -> str:
     """The version of libtpu that this JAX was released with."""
     wanted = [line for line in metadata.requires("jax") or [] if line.startswith("libtpu")]
     return wanted[0].partition("==")[2].split(";")[0].strip() if wanted else "latest"

@@ -1,4 +1,4 @@
-"""The plan of a whole job: every stage's step measured, and its steps added up to days."""
+"""The plan of a whole job: every stage's step measured, and its steps added up."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,7 +14,6 @@ from mobilebert_jax.plan.roofline import Times, times
 from mobilebert_jax.plan.topology import Topology
 from mobilebert_jax.science import settle
 
-DAY_S = 86_400.0
 STATE_ARRAYS = 3
 """Parameters and two moments, all float32, make up a checkpoint."""
 
@@ -53,6 +52,8 @@ class Stage:
     measured: tuple[Step, ...]
     low_s: float
     high_s: float
+    phases: int = 1
+    """Steps of their own that the stage has, one a layer under progressive transfer."""
 
     @property
     def checkpoint_bytes(self) -> float:
@@ -61,9 +62,7 @@ class Stage:
     @property
     def interpolated(self) -> bool:
         """Whether phases between the measured ones are interpolated by their layer."""
-        return self.measured[0].layer is not None and len(self.measured) < self.phases
-
-    phases: int = 1
+        return len(self.measured) < self.phases
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,16 +12,17 @@ from mobilebert_jax.artefacts import write_json
 from mobilebert_jax.config import Config
 from mobilebert_jax.plan import roofline
 from mobilebert_jax.plan.collectives import totals
-from mobilebert_jax.plan.job import DAY_S, Job, Stage, Step
+from mobilebert_jax.plan.job import Job, Stage, Step
 from mobilebert_jax.plan.suggest import Tried, overrides
 
 GB = 1e9
+_DURATIONS = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
 MOST_LAYERS = 5
 """Layers of a transfer that tables show."""
 
 
 def show(job: Job, console: rich.console.Console) -> None:
-    """Prints memory, step times and days of a plan, and what they rest on."""
+    """Prints memory, times and messages of a plan, and what they rest on."""
     topology, execution, chip = job.topology, job.config.execution, job.topology.chip
     console.print(
         f"{job.config.name} on {topology.name}: {topology.chips} x {chip.name}, "
@@ -35,7 +36,7 @@ def show(job: Job, console: rich.console.Console) -> None:
         console.print("no compiler for these runs here: everything is estimated, nothing compiled")
     console.print(_memory(job))
     console.print(_times(job))
-    console.print(_days(job))
+    console.print(_stages(job))
     for line in _notes(job):
         console.print(line, markup=False)
 
@@ -99,18 +100,18 @@ def _times(job: Job) -> rich.table.Table:
     return table
 
 
-def _days(job: Job) -> rich.table.Table:
-    table = _table("the job", "stage", "parameters", "steps", "days", "MFU", "checkpoint GB")
+def _stages(job: Job) -> rich.table.Table:
+    table = _table("the job", "stage", "parameters", "steps", "time", "MFU", "checkpoint GB")
     for stage in job.stages:
         table.add_row(
             stage.name + (" (interpolated)" if stage.interpolated else ""),
             f"{stage.parameters:,}",
             f"{stage.steps:,}",
-            _range(stage.low_s / DAY_S, stage.high_s / DAY_S),
+            _duration(stage.low_s, stage.high_s),
             f"{_utilisation(job, stage):.0%}",
             f"{stage.checkpoint_bytes / GB:.2f}",
         )
-    table.add_row("all", "", "", _range(job.low_s / DAY_S, job.high_s / DAY_S), "", "")
+    table.add_row("all", "", "", _duration(job.low_s, job.high_s), "", "")
     return table
 
 
@@ -126,6 +127,13 @@ def _range(low: float, high: float) -> str:
     return f"{low:.{digits}f} - {high:.{digits}f}"
 
 
+def _duration(low_s: float, high_s: float) -> str:
+    unit, name = next(
+        (size, name) for size, name in _DURATIONS if high_s >= size or name == _DURATIONS[-1][1]
+    )
+    return f"{_range(low_s / unit, high_s / unit)} {name}"
+
+
 def _notes(job: Job) -> list[str]:
     chip = job.topology.chip
     notes = [
@@ -133,7 +141,7 @@ def _notes(job: Job) -> list[str]:
         f"{chip.memory_bandwidth / GB:.0f} GB/s memory, "
         f"{chip.interconnect / GB:.0f} GB/s interconnect; between slices "
         f"{chip.host_network / GB:.0f} GB/s a host (makers' figures)",
-        "days and ms: from the slowest of compute, memory and network alone, at those figures, to "
+        "times: from the slowest of compute, memory and network alone, at those figures, to "
         + (
             "the compiler's estimate "
             if _steps(job)[0].times.compiler
@@ -158,12 +166,12 @@ def _notes(job: Job) -> list[str]:
 
 def show_suggestion(config: Config, tried: Sequence[Tried], console: rich.console.Console) -> None:
     """Prints what was tried and the flags of the best."""
-    table = _table("tried", "settings", "fits", "days")
+    table = _table("tried", "settings", "fits", "time")
     for one in tried:
         flags = " ".join(overrides(config, one.config.execution)) or "as they are"
-        days = _range(one.job.low_s / DAY_S, one.job.high_s / DAY_S) if one.job.fits else ""
+        time = _duration(one.job.low_s, one.job.high_s) if one.job.fits else ""
         table.add_row(
-            flags.replace("--config.execution.", ""), "yes" if one.job.fits else "no", days
+            flags.replace("--config.execution.", ""), "yes" if one.job.fits else "no", time
         )
     console.print(table)
     if not tried or not tried[0].job.fits:

@@ -78,7 +78,18 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
     """Yields the settings worth a thought: pieces of parameters, parts of a batch, what is kept."""
     sizes = [getattr(config, stage).batch_size for stage in ("teacher", "transfer", "distill")]
     rows, per_slice = math.gcd(*sizes), topology.devices // topology.slices
-    pieces = [2**power for power in range(MOST_PIECES.bit_length()) if per_slice % 2**power == 0]
+    widths = math.gcd(
+        *(
+            getattr(model, width)
+            for model in (config.teacher.model, config.student)
+            for width in ("embedding", "hidden", "bottleneck")
+        )
+    )
+    pieces = [
+        2**power
+        for power in range(MOST_PIECES.bit_length())
+        if per_slice % 2**power == 0 and widths % 2**power == 0
+    ]
     for fsdp, parts, remat, cuts in itertools.product(pieces, (1, 2, 4, 8), REMAT, CUTS):
         if rows % (topology.devices * parts) or (fsdp == 1 and cuts != CUTS[0]):
             continue

@@ -143,5 +143,11 @@ def _unknown(name: str, slice_name: str, family: Family | None = None) -> str:
     else:
         shapes = ", ".join(f"{_count(family, shape)} ({shape})" for shape in family.shapes)
         unit = "TensorCores" if family.counts_cores else "chips"
-        hint = f"slices of {family.libtpu}, in {unit} and by shape in chips: {shapes}"
+        names = [f"{key}-{_count(f, s)}" for key, f in FAMILIES.items() for s in f.shapes]
+        names += [f"{family.libtpu}:{shape}" for shape in family.shapes]
+        names = [name for name in names if name.startswith(family.libtpu)]
+        hint = (
+            f"the nearest is {nearest(slice_name, names)}; slices of {family.libtpu}, in {unit} "
+            f"and by shape in chips: {shapes}"
+        )
     return f"--plan={name!r} names no hardware that can be planned for; {hint}"

@@ -6,8 +6,11 @@ its seal is ever read, so that neither a kill during a save nor a torn or flippe
 a checkpoint; what does not agree is set aside, and the one before it is used.
 """
 
+import contextlib
+import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from mobilebert_jax import storage
 from mobilebert_jax.config import InputError
 from mobilebert_jax.partition import processes
 from mobilebert_jax.run import seal
@@ -24,6 +28,8 @@ from mobilebert_jax.run.outcome import NonFinite, Preempted
 from mobilebert_jax.run.state import Params, State
 
 POLL_SECONDS = 0.05
+COMMITTED = "commit_success.txt"
+"""What Orbax writes last into a checkpoint in a bucket, where nothing can be renamed."""
 
 
 class Damaged(Exception):
@@ -51,7 +57,7 @@ class Checkpoints:
         report: Callable[[str], None] = lambda text: None,
         sealed: Callable[[int], None] = lambda step: None,
     ):
-        self._directory = directory.absolute()
+        self._directory = storage.absolute(directory)
         # Before Orbax looks: what it sees it takes for the newest.
         aside = processes.agree("checkpoints", lambda: set_aside(self._directory))
         for text in aside:
@@ -91,10 +97,17 @@ class Checkpoints:
     def save(self, state: State, step: int) -> None:
         """Starts saving `state`, taken after `step` steps; returns before it is on disk.
 
-        Raises OSError or ValueError when the save before this one failed.
+        Raises OSError when the save before this one failed for want of storage.
         """
-        self._raise_failures()
-        self._tell_others_supervisor()
+        with _storage_errors(self._directory):
+            self._raise_failures()
+            self._tell_others_supervisor()
+            self._save(state, step)
+        self._last_saved = step
+        if processes.is_first():
+            self._pending = self._sealer.submit(self._seal, step)
+
+    def _save(self, state: State, step: int) -> None:
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -102,9 +115,6 @@ class Checkpoints:
                 opt_state=ocp.args.StandardSave(state.opt_state._asdict()),
             ),
         )
-        self._last_saved = step
-        if processes.is_first():
-            self._pending = self._sealer.submit(self._seal, step)
 
     def _tell_others_supervisor(self) -> None:
         """Process 0 seals, but every process has a supervisor that wants to hear of progress."""
@@ -113,10 +123,14 @@ class Checkpoints:
             self._sealed(self._last_saved)
 
     def _seal(self, step: int) -> None:
-        while self._manager.is_saving_in_progress():
+        path = self._directory / str(step)
+        # Not only when no save is under way: where saves follow each other without a pause none
+        # would be sealed before the last.
+        while self._manager.is_saving_in_progress() and not _is_complete(path):
             if self._closing.wait(POLL_SECONDS):
                 break
-        path = self._directory / str(step)
+        if not _is_complete(path):
+            return
         try:
             seal.write(path)
         except FileNotFoundError:
@@ -146,11 +160,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for the save under way and for its seal; raises as `save` does."""
-        self._manager.wait_until_finished()
-        self._raise_failures()
-        self._tell_others_supervisor()
-        if self._pending is not None:
-            self._pending.result()
+        with _storage_errors(self._directory):
+            self._manager.wait_until_finished()
+            self._raise_failures()
+            self._tell_others_supervisor()
+            if self._pending is not None:
+                self._pending.result()
 
     def close(self) -> None:
         """Does as `wait`, and lets go of the folder."""
@@ -163,6 +178,19 @@ class Checkpoints:
         processes.wait_for_all("checkpoints closed")
 
 
+@contextlib.contextmanager
+def _storage_errors(directory: Path) -> Iterator[None]:
+    """Raises OSError for what TensorStore reports of the file system as ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        reported = re.search(r"os_error_code='(\d+)'", str(error))
+        if reported is None:
+            raise
+        number = int(reported[1])
+        raise OSError(number, os.strerror(number), str(directory)) from error
+
+
 def set_aside(directory: Path) -> list[str]:
     """Moves every checkpoint that does not agree with its seal into `damaged/`; says which."""
     found = []
@@ -170,9 +198,8 @@ def set_aside(directory: Path) -> list[str]:
         problems = seal.problems(path)
         if problems:
             folder = directory / "damaged"
-            folder.mkdir(exist_ok=True)
-            number = 1 + sum(1 for _ in folder.glob(f"{path.name}-*"))
-            path.rename(folder / f"{path.name}-{number}")
+            number = 1 + sum(name.startswith(f"{path.name}-") for name in storage.names(folder))
+            storage.move_folder(path, folder / f"{path.name}-{number}")
             found.append(
                 f"checkpoint {path} is not used, because {problems[0]}; it was moved to {folder}"
             )
@@ -181,10 +208,13 @@ def set_aside(directory: Path) -> list[str]:
 
 def _steps(directory: Path) -> list[Path]:
     """Returns the folders of complete saves, oldest first."""
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.iterdir() if path.name.isdigit()]
-    return sorted(found, key=lambda path: int(path.name))
+    steps = sorted(int(name) for name in storage.names(directory) if name.isdigit())
+    return [path for step in steps if _is_complete(path := directory / str(step))]
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a save came to its end: a renamed folder on a disk, and in a bucket a last file."""
+    return (path / COMMITTED).exists() if storage.is_remote(path) else path.is_dir()
 
 
 def load_params(directory: Path, abstract: Params) -> Params:
@@ -198,7 +228,7 @@ def load_params(directory: Path, abstract: Params) -> Params:
     found = processes.agree("seal", lambda: seal.problems(steps[-1]))
     if found:
         raise Damaged(directory, found)
-    with ocp.CheckpointManager(directory.absolute()) as manager:
+    with ocp.CheckpointManager(storage.absolute(directory)) as manager:
         restored: Any = manager.restore(
             int(steps[-1].name), args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mobilebert_jax import storage
 from mobilebert_jax.partition import processes
 from mobilebert_jax.run.meters import read_rows
 
@@ -23,7 +24,7 @@ class Goodput:
     """The time of one start of a stage, from its creation on."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "goodput.jsonl"
+        self._rows = storage.Lines(directory / "goodput.jsonl")
         self._began = time.monotonic()
         self._seconds = dict.fromkeys(KINDS, 0.0)
         # Wall time and process number, because a clock may jump back and a number may come again.
@@ -53,8 +54,11 @@ class Goodput:
             **self._seconds,
             "training": training,
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._rows.append(json.dumps(row) + "\n")
+
+    def keep(self) -> None:
+        """Returns when what was written is where a new start finds it."""
+        self._rows.keep()
 
 
 def summary(directory: Path) -> dict[str, Any]:

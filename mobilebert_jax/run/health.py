@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from mobilebert_jax import storage
 from mobilebert_jax.partition import processes
 from mobilebert_jax.run.outcome import PEER_LOST_CODE, NonFinite
 
@@ -32,8 +33,9 @@ class SkippedSteps:
         if row is None or not (row["nonfinite"] or row.get("spike")):
             return
         if processes.is_first():
-            with self._path.open("a") as file:
-                file.write(json.dumps({name: str(value) for name, value in row.items()}) + "\n")
+            lines = storage.Lines(self._path)
+            lines.append(json.dumps({name: str(value) for name, value in row.items()}) + "\n")
+            lines.keep()
         steps = self._nonfinite() | ({int(row["step"])} if row["nonfinite"] else set())
         if len(steps) >= self._limit:
             raise NonFinite(

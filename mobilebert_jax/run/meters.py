@@ -7,7 +7,6 @@ the step before, so that the host always has one step in flight and the device n
 import contextlib
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import tensorboardX
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from mobilebert_jax import storage
 from mobilebert_jax.run.summary import compact, duration
 
 RATE_WINDOW = 50
@@ -97,6 +97,11 @@ class Meters:
         if self._files is not None:
             self._files.write({"step": step, "time": time.time(), **metrics})
 
+    def keep(self) -> None:
+        """Returns when all that was published is where a new start finds it."""
+        if self._files is not None:
+            self._files.keep()
+
     @contextlib.contextmanager
     def pausing(self, label: str) -> Iterator[None]:
         """Shows `label` and keeps the time spent inside out of the rates; may be nested."""
@@ -168,20 +173,20 @@ class _Files:
     """metrics.jsonl and the TensorBoard events of one stage."""
 
     def __init__(self, directory: Path, stage: str, start: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(directory)
         path = directory / "metrics.jsonl"
         _remove_rows_from(path, start)
-        self._rows = path.open("a", encoding="utf-8")
+        self._rows = storage.Lines(path)
+        self._folder = storage.Written(directory / "tensorboard")
         # The suffix keeps two starts within one second from sharing, and truncating, one file.
         self._events = tensorboardX.SummaryWriter(
-            str(directory / "tensorboard"), purge_step=start, filename_suffix=f".from_{start}"
+            str(self._folder.local), purge_step=start, filename_suffix=f".from_{start}"
         )
         self._stage = stage
 
     def write(self, row: Mapping[str, float]) -> None:
-        self._rows.write(json.dumps(json_safe(row), allow_nan=False) + "\n")
         # A lost peer aborts the process without any handler: what is not flushed now is lost.
-        self._rows.flush()
+        self._rows.append(json.dumps(json_safe(row), allow_nan=False) + "\n")
         for name, value in row.items():
             if name not in ("step", "time"):
                 self._events.add_scalar(
@@ -189,9 +194,13 @@ class _Files:
                 )
         self._events.flush()
 
+    def keep(self) -> None:
+        self._rows.keep()
+        self._folder.keep()
+
     def close(self) -> None:
-        self._rows.close()
         self._events.close()
+        self.keep()
 
 
 class _ProgressLine:
@@ -277,7 +286,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode("utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -292,6 +301,4 @@ def _remove_rows_from(path: Path, start: int) -> None:
     for row in read_rows(path):
         if row["step"] < start:
             kept.append(json.dumps(json_safe({**row, "step": int(row["step"])})) + "\n")
-    replacement = path.with_suffix(".jsonl.tmp")
-    replacement.write_text("".join(kept), encoding="utf-8")
-    os.replace(replacement, path)
+    storage.write(path, "".join(kept))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from mobilebert_jax import storage
 from mobilebert_jax.config import InputError
 
 
@@ -33,7 +34,7 @@ class Profiler:
     """Writes the trace of `window` below `directory`; does nothing without a window."""
 
     def __init__(self, window: Window | None, directory: Path) -> None:
-        self._window, self._directory = window, directory
+        self._window, self._folder = window, storage.Written(directory)
         self._running = False
 
     def before(self, number: int) -> None:
@@ -41,7 +42,7 @@ class Profiler:
         if self._window is None:
             return
         if number == self._window.first:
-            jax.profiler.start_trace(str(self._directory))
+            jax.profiler.start_trace(str(self._folder.local))
             self._running = True
         elif number == self._window.last:
             self.close()
@@ -51,3 +52,4 @@ class Profiler:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
+            self._folder.keep()

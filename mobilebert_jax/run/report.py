@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from mobilebert_jax import storage
 from mobilebert_jax.run import summary
 from mobilebert_jax.run.meters import floats_of, json_safe
 from mobilebert_jax.run.summary import Results
@@ -89,7 +90,7 @@ def write_report(results: Results, curves: Curves, path: Path) -> None:
             rms=_feature_rms(results.get("feature_rms", {})),
             attention=_attention(results.get("attention", {})),
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(path.parent)
     path.write_text(page, encoding="utf-8")
     for name, value in (("results.json", results), ("curves.json", curves)):
         text = json.dumps(json_safe(value), ensure_ascii=False, allow_nan=False, indent=1)

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import rich.console
 
-from mobilebert_jax import artefacts
+from mobilebert_jax import artefacts, storage
 from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import Config, flatten
 from mobilebert_jax.data.feed import Feed
@@ -148,11 +147,11 @@ def publish(run: Path, evaluation: Artefact, console: rich.console.Console) -> N
     """Writes the report into the evaluation's folder and the run's, and prints the summary."""
     measured = json.loads((evaluation.directory / "results.json").read_text())
     curves = {
-        stage["name"]: read_rows(Path(stage["directory"]) / "metrics.jsonl")
+        stage["name"]: read_rows(path)
         for stage in measured["stages"]
-        if (Path(stage["directory"]) / "metrics.jsonl").exists()
+        if (path := storage.path(stage["directory"]) / "metrics.jsonl").exists()
     }
     write_report(measured, curves, evaluation.directory / "report.html")
     for name in ("report.html", "results.json", "curves.json"):
-        shutil.copyfile(evaluation.directory / name, run / name)
+        storage.copy(evaluation.directory / name, run / name)
     print_summary(measured, console, report=run / "report.html")

@@ -3,6 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+from mobilebert_jax import storage
 
 NAME = "seal.json"
 CHUNK_BYTES = 1 << 22
@@ -11,13 +14,11 @@ CHUNK_BYTES = 1 << 22
 def write(folder: Path) -> None:
     """Seals the files in `folder`; raises FileNotFoundError when the folder is not there."""
     files = {
-        str(path.relative_to(folder)): [path.stat().st_size, _digest(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME
+        name: [size, _digest(folder / name)]
+        for name, size in storage.files(folder).items()
+        if Path(name).name != NAME
     }
-    temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(json.dumps({"files": files}, indent=1) + "\n")
-    temporary.replace(folder / NAME)
+    storage.write(folder / NAME, _text(files))
 
 
 def problems(folder: Path) -> list[str]:
@@ -26,17 +27,27 @@ def problems(folder: Path) -> list[str]:
     if not path.is_file():
         return ["it was not complete (it has no seal)"]
     try:
-        files = json.loads(path.read_text())["files"].items()
-        return [text for name, told in files if (text := _problem(folder / name, *told))]
+        text = path.read_text()
+        files = json.loads(text)["files"]
+        if _text(files) != text:
+            return [f"its {NAME} is damaged"]
+        found = storage.files(folder)
+        checked = (_problem(folder, name, found, *told) for name, told in files.items())
+        return [problem for problem in checked if problem]
     except (ValueError, TypeError, KeyError, AttributeError):
         return [f"its {NAME} is damaged"]
 
 
-def _problem(path: Path, size: int, digest: str) -> str | None:
-    if not path.is_file():
+def _text(files: dict[str, list[Any]]) -> str:
+    return json.dumps({"files": files}, indent=1) + "\n"
+
+
+def _problem(folder: Path, name: str, found: dict[str, int], size: int, digest: str) -> str | None:
+    path = folder / name
+    if name not in found:
         return f"its file {path.name} is missing"
-    if path.stat().st_size != size:
-        return f"its file {path.name} has {path.stat().st_size} bytes instead of {size}"
+    if found[name] != size:
+        return f"its file {path.name} has {found[name]} bytes instead of {size}"
     if _digest(path) != digest:
         return f"its file {path.name} has other content than was saved"
     return None

@@ -89,7 +89,11 @@ def test_nothing_that_is_cut_is_gathered_whole(stage: str) -> None:
     assert gathered, "parameters have to be put together for use"
     matrices = [array.shape for array in gathered if array.dtype == "f32"]
     assert [shape for shape in matrices if len(shape) == 3 and shape[0] == tiny.LAYERS] == []
-    assert [shape for shape in matrices if len(shape) > 2 and shape[:2] == (tiny.ROWS, tiny.LENGTH)] == []
+    assert [
+        shape for shape in matrices if len(shape) > 2 and shape[:2] == (tiny.ROWS, tiny.LENGTH)
+    ] == []
     # Every device sums gradients into whole pieces; what it receives is no activation either.
     summed = [array.shape for one in found if one.kind == "all-reduce" for array in one.arrays]
-    assert [shape for shape in summed if len(shape) > 2 and shape[:2] == (tiny.ROWS, tiny.LENGTH)] == []
+    assert [
+        shape for shape in summed if len(shape) > 2 and shape[:2] == (tiny.ROWS, tiny.LENGTH)
+    ] == []

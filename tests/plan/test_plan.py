@@ -10,7 +10,7 @@ import pytest
 import rich.console
 
 from mobilebert_jax import flops, plan
-from mobilebert_jax.config import Config, Data, Distill, InputError, Mesh, Teacher, Transfer
+from mobilebert_jax.config import Config, Data, InputError, Mesh, Teacher
 from mobilebert_jax.model import sizes
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.plan import devices, job
@@ -19,29 +19,7 @@ from mobilebert_jax.plan.planner import Planner
 from mobilebert_jax.plan.programs import arguments, program
 from mobilebert_jax.plan.topology import parse
 from mobilebert_jax.run.state import Layout
-
-NARROW = {
-    "vocab_size": 0,
-    "max_positions": 16,
-    "hidden": 16,
-    "embedding": 8,
-    "layers": 3,
-    "heads": 2,
-    "feedforwards": 1,
-}
-SMALL = Config(
-    stages=("teacher", "transfer", "distill"),
-    data=Data(length=16, max_predictions=3),
-    tokenizer=dataclasses.replace(Config().tokenizer, vocab_size=64),
-    teacher=Teacher(
-        model=dataclasses.replace(sizes.IB_BERT_LARGE, bottleneck=24, intermediate=20, **NARROW),
-        batch_size=16,
-        steps=100,
-    ),
-    student=dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, intermediate=12, **NARROW),
-    transfer=Transfer(batch_size=16, steps=30),
-    distill=Distill(batch_size=16, steps=50),
-)
+from tests.plan.small import SMALL
 
 
 def with_execution(**changes):

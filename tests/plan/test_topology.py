@@ -2,7 +2,6 @@
 
 import importlib.util
 
-import jax
 import pytest
 
 from mobilebert_jax.config import InputError
@@ -75,6 +74,5 @@ def test_every_known_name_is_understood():
 
 def test_a_missing_compiler_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install --no-deps libtpu==\d"):
+    with pytest.raises(InputError, match=r"pip install --no-deps 'libtpu==\d"):
         devices.compile_only(parse("v5e-8"))
-    assert jax.__version__

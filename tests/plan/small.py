@@ -1,0 +1,30 @@
+"""An experiment whose steps compile quickly."""
+
+import dataclasses
+from typing import Any
+
+from mobilebert_jax.config import Config, Data, Distill, Teacher, Tokenizer, Transfer
+from mobilebert_jax.model import sizes
+
+NARROW: dict[str, Any] = {
+    "vocab_size": 0,
+    "max_positions": 16,
+    "hidden": 16,
+    "embedding": 8,
+    "layers": 3,
+    "heads": 2,
+    "feedforwards": 1,
+}
+SMALL = Config(
+    stages=("teacher", "transfer", "distill"),
+    data=Data(length=16, max_predictions=3),
+    tokenizer=Tokenizer(vocab_size=64),
+    teacher=Teacher(
+        model=dataclasses.replace(sizes.IB_BERT_LARGE, bottleneck=24, intermediate=20, **NARROW),
+        batch_size=16,
+        steps=100,
+    ),
+    student=dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, intermediate=12, **NARROW),
+    transfer=Transfer(batch_size=16, steps=30),
+    distill=Distill(batch_size=16, steps=50),
+)
