@@ -15,7 +15,7 @@ from mobilebert_jax.config import STAGES, Config, InputError
 from mobilebert_jax.data import corpus, records
 from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.partition import processes
-from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.partition.mesh import check_batch, make_mesh
 from mobilebert_jax.run import lock, progress, results
 from mobilebert_jax.run.checkpoint import Damaged
 from mobilebert_jax.run.profile import Window
@@ -163,13 +163,8 @@ def _check_batches(config: Config, mesh: jax.sharding.Mesh) -> None:
     parts = rows * config.execution.micro_batches
     needed = {"teacher": parts, "transfer": parts, "distill": parts, "evaluate": rows}
     for stage, divisor in needed.items():
-        size = getattr(config, stage).batch_size
-        if size % divisor:
-            what = "data x fsdp" if stage == "evaluate" else "data x fsdp x micro_batches"
-            raise InputError(
-                f"{stage}.batch_size={size} does not divide over {what} = {divisor}; "
-                f"the nearest that does is {max(round(size / divisor), 1) * divisor}"
-            )
+        what = "data x fsdp" if stage == "evaluate" else "data x fsdp x micro_batches"
+        check_batch(stage, getattr(config, stage).batch_size, divisor, what)
 
 
 def _explain(artefact: Artefact, console: rich.console.Console) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from mobilebert_jax.config import InputError
 
@@ -210,9 +210,28 @@ class Written:
 # ---- text -------------------------------------------------------------------------------------
 
 
-def matches(pattern: str) -> list[str]:
-    """Returns the objects of a bucket that a pattern such as `gs://bucket/text/*.gz` matches."""
-    return [SCHEME + name for name in _filesystem().glob(pattern) if not name.endswith("/")]
+class Object(NamedTuple):
+    """An object of a bucket, and the checksum that the bucket itself keeps of it."""
+
+    path: str
+    size: int
+    checksum: str
+
+
+def matches(pattern: str) -> list[Object]:
+    """Returns the objects that a pattern such as `gs://bucket/text/*.gz` matches."""
+    listed = _filesystem().glob(pattern, detail=True)
+    return [
+        Object(SCHEME + name, int(about["size"]), _checksum(about))
+        for name, about in listed.items()
+        if about["type"] == "file"
+    ]
+
+
+def _checksum(about: dict[str, Any]) -> str:
+    # Objects that were put together of several have no MD5.
+    kind = "md5Hash" if "md5Hash" in about else "crc32c"
+    return f"{kind} {about[kind]}"
 
 
 def size(path: str) -> int:
@@ -220,16 +239,6 @@ def size(path: str) -> int:
     if is_remote(path):
         return int(_filesystem().info(path)["size"])
     return os.path.getsize(path)
-
-
-def checksum(path: str) -> str:
-    """Returns the checksum that the bucket itself keeps of an object: MD5, or else CRC32C.
-
-    Objects that were put together of several have no MD5.
-    """
-    about = _filesystem().info(path)
-    kind = "md5Hash" if "md5Hash" in about else "crc32c"
-    return f"{kind} {about[kind]}"
 
 
 def open_bytes(path: str) -> IO[bytes]:

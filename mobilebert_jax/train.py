@@ -195,7 +195,8 @@ def compile_step(
         phase.objective, stage.optimizer, execution.micro_batches, shardings.opt_state.first
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    with rules.on(state.step.sharding.mesh):
+    mesh: Any = shardings.step.mesh
+    with rules.on(mesh):
         return jitted.lower(state, stage.teacher, batch, key).compile()
 
 

@@ -87,11 +87,10 @@ def fingerprint(source: Source, cache: Path | None = None) -> dict[str, Any]:
     if source.kind == "tfds":
         return {"source": source.label, **tfds_source.fingerprint(source.pattern)}
     if storage.is_remote(source.pattern):
-        found = [[n, storage.size(path), storage.checksum(path)] for path, n in _files(source)]
-        return {"source": source.label, "files": found}
+        return {"source": source.label, "files": [list(file[1:]) for file in _files(source)]}
     hashes = _read_cache(cache)
     files = []
-    for path, name in _files(source):
+    for path, name, _, _ in _files(source):
         status = os.stat(path)
         known = hashes.get(os.path.abspath(path))
         if not known or known[:2] != [status.st_size, status.st_mtime_ns]:
@@ -125,10 +124,12 @@ def plan_shards(source: Source, shard_bytes: int) -> list[Shard]:
         return _grouped(source, modules, min(shard_bytes, _MODULE_SHARD_BYTES))
     if source.kind == "text":
         parts = [
-            p for path, name in _files(source) for p in text_files.cut(path, name, shard_bytes)
+            part
+            for path, name, size, _ in _files(source)
+            for part in text_files.cut(path, name, size, shard_bytes)
         ]
     else:
-        parts = [text_files.whole(path, name) for path, name in _files(source)]
+        parts = [text_files.whole(path, name, size) for path, name, size, _ in _files(source)]
     return _grouped(source, parts, shard_bytes)
 
 
@@ -211,19 +212,26 @@ def _root(pattern: str) -> str:
     return "/".join(folders[:plain]) or ("/" if pattern.startswith("/") else ".")
 
 
-def _files(source: Source) -> list[tuple[str, str]]:
-    """`(path, name)` of the files that the pattern matches, sorted by name."""
+def _files(source: Source) -> list[tuple[str, str, int, str]]:
+    """`(path, name, bytes, checksum)` of the files that the pattern matches, sorted by name.
+
+    Only those in a bucket have a checksum, which is listed with them.
+    """
     pattern = os.path.expanduser(source.pattern)
     root = _root(pattern)
     remote = storage.is_remote(pattern)
-    paths = (
+    found = (
         storage.matches(pattern)
         if remote
-        else [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        else [
+            (path, os.path.getsize(path), "")
+            for path in glob.glob(pattern, recursive=True)
+            if os.path.isfile(path)
+        ]
     )
-    if paths:
-        named = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
-        return [(named[name], name) for name in sorted(named)]
+    if found:
+        named = {Path(os.path.relpath(file[0], root)).as_posix(): file for file in found}
+        return [(named[name][0], name, *named[name][1:]) for name in sorted(named)]
     message = f"{source.label} matches no file"
     while not remote and not os.path.isdir(root):
         message = f"{message}: there is no folder {root}"

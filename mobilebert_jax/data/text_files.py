@@ -47,18 +47,17 @@ class Part:
     """Number of the line that begins at `start`."""
 
 
-def whole(path: str, name: str) -> Part:
+def whole(path: str, name: str, size: int) -> Part:
     """Returns the part that is all of the file at `path`."""
-    size = storage.size(path)
     return Part(path, name, size, 0, size)
 
 
-def cut(path: str, name: str, part_bytes: int) -> list[Part]:
+def cut(path: str, name: str, size: int, part_bytes: int) -> list[Part]:
     """Returns parts of about `part_bytes` that begin and end at blank lines of a plain text file.
 
     A compressed file cannot be entered in the middle and stays whole.
     """
-    file = whole(path, name)
+    file = whole(path, name, size)
     if path.endswith(_COMPRESSED) or file.size <= part_bytes:
         return [file]
     parts, line = [], 1

@@ -26,7 +26,7 @@ def make_mesh(
     `data` does not divide into the slices.
     """
     devices = jax.devices() if devices is None else devices
-    data, fsdp, model = _sizes(config, len(devices))
+    data, fsdp, model = axis_sizes(config, len(devices))
     slices = _slices(config.slices, devices)
     if data % len(slices):
         raise InputError(
@@ -39,7 +39,8 @@ def make_mesh(
     return jax.sharding.Mesh(np.concatenate(parts), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def _sizes(config: config_lib.Mesh, count: int) -> tuple[int, int, int]:
+def axis_sizes(config: config_lib.Mesh, count: int) -> tuple[int, int, int]:
+    """Returns the sizes of the axes over `count` devices; raises InputError as `make_mesh`."""
     sizes = [config.data, config.fsdp, config.model]
     given = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1 and given > 0 and count % given == 0:
@@ -80,6 +81,15 @@ def _within_slice(shape: tuple[int, int, int], devices: list[jax.Device]) -> NDA
         shape, devices, allow_split_physical_axes=True
     )
     return laid_out
+
+
+def check_batch(stage: str, size: int, divisor: int, what: str) -> None:
+    """Raises InputError for a batch that does not divide over `what`, of which there are so many."""
+    if size % divisor:
+        raise InputError(
+            f"{stage}.batch_size={size} does not divide over {what} = {divisor}; "
+            f"the nearest that does is {max(round(size / divisor), 1) * divisor}"
+        )
 
 
 def peak_flops(mesh: jax.sharding.Mesh) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 from mobilebert_jax import flops
 from mobilebert_jax.config import Config, InputError
 from mobilebert_jax.model import sizes
+from mobilebert_jax.partition.mesh import check_batch
 from mobilebert_jax.plan.analytic import Cut
 from mobilebert_jax.plan.compiled import Compiled
 from mobilebert_jax.plan.roofline import Times, times
@@ -124,12 +125,7 @@ def check_batches(config: Config, cut: Cut) -> None:
     """Raises InputError for a batch that the mesh and the micro-batches do not divide."""
     parts = cut.data * cut.fsdp * config.execution.micro_batches
     for stage in training_stages(config):
-        size = flops.batch_size(config, stage)
-        if size % parts:
-            raise InputError(
-                f"{stage}.batch_size={size} does not divide over data x fsdp x micro_batches = "
-                f"{parts}; the nearest that does is {max(round(size / parts), 1) * parts}"
-            )
+        check_batch(stage, flops.batch_size(config, stage), parts, "data x fsdp x micro_batches")
 
 
 def chosen_layers(text: str, config: Config) -> list[int]:

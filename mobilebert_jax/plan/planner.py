@@ -37,7 +37,7 @@ class Planner:
     def estimate(self, config: Config) -> Job:
         """Returns the plan without compiling anything, every layer counted."""
         job.chosen_layers(self.layers, config)  # a mistake in it is one here too
-        cut = Cut(*mesh_lib._sizes(config.execution.mesh, self.hardware.devices))
+        cut = Cut(*mesh_lib.axis_sizes(config.execution.mesh, self.hardware.devices))
 
         def measure(config: Config, stage: str, layer: int | None) -> Compiled:
             return analytic.estimate(config, cut, stage, layer)
@@ -64,5 +64,6 @@ class Planner:
             self._console.print(f"[yellow]the compiler crashed on {label}; it is estimated[/]")
             estimated = analytic.estimate(config, cut, stage, layer)
             return dataclasses.replace(estimated, source="estimated: compiler crashed")
-        self._console.print(f"[dim]compiled {label} in {found.seconds:.0f} s[/]")
+        done = "compiled" if found.fits else "too little memory for"
+        self._console.print(f"[dim]{done} {label}, after {found.seconds:.0f} s[/]")
         return found

@@ -192,18 +192,23 @@ def _storage_errors(directory: Path) -> Iterator[None]:
 
 
 def set_aside(directory: Path) -> list[str]:
-    """Moves every checkpoint that does not agree with its seal into `damaged/`; says which."""
+    """Moves every checkpoint that does not agree with its seal out of the way; says which."""
     found = []
     for path in _steps(directory):
         problems = seal.problems(path)
         if problems:
-            folder = directory / "damaged"
+            folder = _damaged(directory)
             number = 1 + sum(name.startswith(f"{path.name}-") for name in storage.names(folder))
             storage.move_folder(path, folder / f"{path.name}-{number}")
             found.append(
                 f"checkpoint {path} is not used, because {problems[0]}; it was moved to {folder}"
             )
     return found
+
+
+def _damaged(directory: Path) -> Path:
+    # In a bucket Orbax removes whatever lies beside the checkpoints and is none.
+    return directory.with_name("damaged") if storage.is_remote(directory) else directory / "damaged"
 
 
 def _steps(directory: Path) -> list[Path]:

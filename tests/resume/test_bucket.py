@@ -104,7 +104,7 @@ def test_a_run_in_a_bucket_is_killed_and_ends_as_one_that_was_not(
     output = finish(start(tmp_path, "second host", there))
 
     assert f"/{damaged} is not used" in output
-    assert bucket.names(rf"runs/tiny/teacher-\w+/checkpoints/damaged/{damaged}-1/seal.json")
+    assert bucket.names(rf"runs/tiny/teacher-\w+/damaged/{damaged}-1/seal.json")
     manifest = fetched(bucket, r"runs/tiny/teacher-\w+/manifest.json", tmp_path).read_text()
     expected = json.loads((unbroken / "manifest.json").read_text())["params_sha256"]
     assert json.loads(manifest)["params_sha256"] == expected
