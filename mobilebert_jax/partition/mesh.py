@@ -84,7 +84,7 @@ def _within_slice(shape: tuple[int, int, int], devices: list[jax.Device]) -> NDA
 
 
 def check_batch(stage: str, size: int, divisor: int, what: str) -> None:
-    """Raises InputError for a batch that does not divide over `what`, of which there are so many."""
+    """Raises InputError for a batch that does not divide over the `divisor` parts called `what`."""
     if size % divisor:
         raise InputError(
             f"{stage}.batch_size={size} does not divide over {what} = {divisor}; "
