@@ -85,7 +85,14 @@ def files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        pytest.param(truncate, marks=pytest.mark.slow),
+        pytest.param(Path.unlink, marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_file_of_any_kind_is_reported_and_the_one_before_used(
     damage: Callable[[Path], None], copy: Path, whole: Path
 ) -> None:
@@ -106,6 +113,7 @@ def test_a_damaged_file_of_any_kind_is_reported_and_the_one_before_used(
     assert [row["step"] for row in read_rows(stage(copy) / "metrics.jsonl")] == list(range(6))
 
 
+@pytest.mark.slow
 def test_where_none_is_intact_the_stage_begins_anew(copy: Path, whole: Path) -> None:
     interrupt(copy)
     for step in ("2", "4", "6"):
@@ -124,6 +132,7 @@ def test_a_finished_stage_whose_checkpoint_is_damaged_is_finished_again(
     assert digest(copy, "transfer")
 
 
+@pytest.mark.slow
 def test_a_damaged_teacher_of_another_run_is_a_mistake(
     copy: Path, whole: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -134,6 +143,7 @@ def test_a_damaged_teacher_of_another_run_is_a_mistake(
     assert (stage(copy) / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_changes_nothing(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +211,9 @@ def test_a_full_disk_ends_the_run_with_2_and_loses_nothing(whole: Path, tmp_path
     assert digest(tmp_path) == digest(whole)
 
 
-@pytest.mark.parametrize("runs_dir", ["text.txt/runs", "/sys/runs"])
+@pytest.mark.parametrize(
+    "runs_dir", ["text.txt/runs", pytest.param("/sys/runs", marks=pytest.mark.slow)]
+)
 def test_a_place_that_cannot_be_written_is_named(
     runs_dir: str, whole: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +243,7 @@ def test_a_second_run_in_the_same_folder_is_refused(whole: Path, tmp_path: Path)
     assert code == 42, said
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_ends_the_run_and_the_next_start_repairs_it(
     whole: Path, tmp_path: Path
 ) -> None:
