@@ -117,6 +117,7 @@ def check_close(one: Path, other: Path, stages: tuple[str, ...] = TRAINED) -> No
         assert losses(one, stage) == pytest.approx(losses(other, stage), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_numbers_of_one(
     start: Start, folders: Callable[[str], Path]
 ) -> None:
