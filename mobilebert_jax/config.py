@@ -116,7 +116,8 @@ class Teacher:
     """Pretraining of the IB-BERT teacher on masked-LM and next-sentence prediction."""
 
     path: str = ""
-    """The finished teacher stage of another run to use instead of training one."""
+    """The finished teacher stage of another run to use instead of training one, or a network from
+    elsewhere (a BERT too), of which `model` must tell the sizes."""
     model: ModelConfig = sizes.IB_BERT_LARGE
     steps: int = 500_000
     batch_size: int = 4096
@@ -130,6 +131,8 @@ class Transfer:
     strategy: Literal["progressive", "joint", "auxiliary", "none"] = "progressive"
     """`progressive` teaches one layer at a time, `joint` all layers at once, both before
     distillation; `auxiliary` adds the transfer losses to distillation instead."""
+    copy_embeddings: bool = True
+    """Start the student from the teacher's embeddings and heads, which must then have its sizes."""
     steps: int = 240_000
     """Steps over all layers together."""
     batch_size: int = 2048

@@ -104,22 +104,22 @@ def batch_sizes(config: Config) -> list[tuple[str, int]]:
 
 def _pairing_problems(config: Config) -> list[str]:
     """Where the student could not be compared with, or started from, the teacher."""
-    found = []
-    shared: tuple[str, ...] = (
-        "vocab_size",
-        "type_vocab_size",
-        "max_positions",
-        "hidden",
-        "embedding",
-        "trigram",
-    )
+    found, way_out = [], {}
+    shared = ["vocab_size"]
+    if config.transfer.copy_embeddings:
+        copied = ("type_vocab_size", "max_positions", "hidden", "embedding", "trigram")
+        shared += copied
+        way_out = dict.fromkeys(copied, ", or transfer.copy_embeddings=False")
     if config.transfer.strategy != "none":
-        shared += ("layers", "heads")
+        compared = ("hidden", "layers", "heads")
+        shared += [name for name in compared if name not in shared]
+        way_out |= dict.fromkeys(compared, ", or transfer.strategy=none")
     for name in shared:
         teacher, student = getattr(config.teacher.model, name), getattr(config.student, name)
         if teacher != student:
             found.append(
                 f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
+                + way_out.get(name, "")
             )
     if "twin" in config.stages and config.transfer.batch_size != config.distill.batch_size:
         found.append(

@@ -194,6 +194,8 @@ def _optimizer(settings: config_lib.Optimizer, steps: int, model: ModelConfig) -
 
 def _taught_start(setting: Setting, teacher_params: Params) -> Params:
     student = setting.initial(setting.config.student, STUDENT_STREAM)
+    if not setting.config.transfer.copy_embeddings:
+        return student
     copied = initialize.from_teacher(student, teacher_params)
     # The state is donated to the step: the student must not share buffers with the teacher.
     return jax.tree.map(lambda x: x.copy(), copied)

@@ -13,6 +13,7 @@ TEACHER_WORD_SETTINGS = ("distill.alpha", "distill.temperature")
 """Settings of distillation that mean nothing to the twin, which has no teacher."""
 
 FOUND_BY_CONTENT = (
+    "teacher.path",
     "finetune.pretrained",
     "finetune.source",
     "export.model",
@@ -75,6 +76,8 @@ def science(config: Config, stage: str) -> dict[str, Any]:
     if stage in ("distill", "twin"):
         # Where its data begins, and how long the twin trains.
         chosen["transfer_steps"] = transfer_steps(config)
+    if stage == "distill" and config.transfer.strategy == "none":
+        chosen["transfer.copy_embeddings"] = config.transfer.copy_embeddings
     if stage == "distill" and config.transfer.strategy == "auxiliary":
         chosen |= {k: v for k, v in flat.items() if k.startswith("transfer.")}
     return chosen

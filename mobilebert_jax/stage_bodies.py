@@ -11,11 +11,12 @@ import rich.console
 import rich.progress
 import rich.table
 
-from mobilebert_jax import curriculum, storage
+from mobilebert_jax import curriculum, given_teacher, storage
 from mobilebert_jax.artefacts import Artefact, write_json
 from mobilebert_jax.config import Config, InputError
 from mobilebert_jax.data import records
 from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.export import stage as exporting
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import masks
@@ -25,7 +26,6 @@ from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.health import SkippedSteps
 from mobilebert_jax.run.profile import Window
 from mobilebert_jax.run.state import Layout
-from mobilebert_jax.science import science
 from mobilebert_jax.tasks import stage as finetuning
 from mobilebert_jax.train import Training, train
 
@@ -111,34 +111,27 @@ def load_params(this: Run, stage: str, shared: curriculum.Setting) -> Params:
     config = this.config
     model = config.teacher.model if stage == "teacher" else config.student
     if stage == "teacher" and config.teacher.path:
-        _check_given_teacher(this)
+        tokenizer = _tokenizer(this)
+        given_teacher.check(config, this.made["teacher"], this.made["prepare"], tokenizer.digest)
     abstract = state_lib.abstract_params(shared.network(model), this.layout)
     return checkpoint.load_params(this.made[stage].directory / "checkpoints", abstract)
 
 
-def _check_given_teacher(this: Run) -> None:
-    given = this.made["teacher"]
-    own = science(this.config, "teacher")
-    model = {k: v for k, v in own.items() if k.startswith("teacher.model.")}
-    wrong = [
-        f"{key}: it has {given.science.get(key)!r}, the configuration {value!r}"
-        for key, value in model.items()
-        if given.science.get(key) != value
-    ]
-    if given.inputs["prepare"] != this.made["prepare"].digest:
-        ours = records.load_tokenizer(this.made["prepare"].directory / "records").digest
-        theirs = (given.manifest or {}).get("tokenizer_digest")
-        if ours != theirs:
-            wrong.append("it was trained with another tokenizer than that of the records")
-    if wrong:
-        raise InputError(
-            f"teacher.path={this.config.teacher.path!r} does not fit this run:\n"
-            + "\n".join(f"  - {line}" for line in wrong)
-        )
-
-
 def _teacher(this: Run, artefact: Artefact) -> dict[str, Any]:
-    return _train(this, artefact, curriculum.teacher_training(setting(this)))
+    shared = setting(this)
+    if not this.config.teacher.path:
+        return _train(this, artefact, curriculum.teacher_training(shared))
+    network, tokenizer = shared.network(this.config.teacher.model), _tokenizer(this)
+    figures = given_teacher.import_into(
+        artefact.directory, this.config, network, this.layout, tokenizer.digest
+    )
+    if processes.is_first():
+        _keep_tokenizer(tokenizer, artefact.directory)
+    return figures
+
+
+def _tokenizer(this: Run) -> Tokenizer:
+    return records.load_tokenizer(this.made["prepare"].directory / "records")
 
 
 def _transfer(this: Run, artefact: Artefact) -> dict[str, Any]:
@@ -160,9 +153,9 @@ def _twin(this: Run, artefact: Artefact) -> dict[str, Any]:
 
 def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
     config, mesh = this.config, this.layout.mesh
-    directory = this.made["prepare"].directory / "records"
-    tokenizer = records.load_tokenizer(directory)
+    tokenizer = _tokenizer(this)
     if config.execution.eval_every:
+        directory = this.made["prepare"].directory / "records"
         held_out = records.open_documents(directory, "held_out")
         feed, batches = results.held_out_feed(config, tokenizer, held_out, mesh)
         score = evaluate.held_out_scorer(training.network, feed, batches, mesh)
@@ -180,10 +173,7 @@ def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
     )
     if processes.is_first():
         (artefact.directory / "parameters.txt").write_text(_as_text(masks.table(state.params)))
-        # The folder is what others are given: with its vocabulary it can be used on its own.
-        kept = storage.Written(artefact.directory / "tokenizer")
-        tokenizer.save(kept.local)
-        kept.keep()
+        _keep_tokenizer(tokenizer, artefact.directory)
     return {
         "steps": training.steps,
         "tokens": training.tokens,
@@ -193,6 +183,13 @@ def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
         "tokenizer_digest": tokenizer.digest,
         "held_out": this.made["prepare"].science["data.held_out"],
     }
+
+
+def _keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    # The folder is what others are given: with its vocabulary it can be used on its own.
+    kept = storage.Written(directory / "tokenizer")
+    tokenizer.save(kept.local)
+    kept.keep()
 
 
 def _as_text(table: rich.table.Table) -> str:

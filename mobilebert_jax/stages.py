@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import rich.console
 
-from mobilebert_jax import artefacts, opening, storage
+from mobilebert_jax import artefacts, given_teacher, opening, storage
 from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import STAGES, Config, InputError
 from mobilebert_jax.contradictions import batch_sizes
@@ -112,27 +112,35 @@ def _run_stages(this: Run, plan: dict[str, Artefact]) -> Artefact | None:
 def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
     """Returns the stage's artefact: one that the configuration names, or this run's own."""
     config = this.config
-    given = {"prepare": config.data.prepared, "teacher": config.teacher.path}.get(stage)
-    if given:
-        artefact = _given(stage, storage.path(given))
+    digests = {name: this.made[name].digest for name in inputs}
+    if stage == "prepare" and config.data.prepared:
+        artefact = _prepared(storage.path(config.data.prepared))
+    elif stage == "teacher" and config.teacher.path:
+        artefact = given_teacher.find(config, this.directory, digests)
     else:
-        chosen = science(config, stage)
-        if stage == "finetune":
-            chosen |= _finetune_inputs(config)
-        if stage == "export":
-            # With a package installed since, there is more to write.
-            chosen["possible"] = [f for f in config.export.formats if not formats.missing(f)]
-            if config.export.model:
-                chosen["model"] = opening.digest_of(config.export.model)
-        if stage == "prepare":
-            chosen["sources"] = processes.agree("sources", lambda: _fingerprints(config))
-            if config.tokenizer.path:
-                loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
-                chosen["tokenizer_digest"] = loaded.digest
-        digests = {name: this.made[name].digest for name in inputs}
+        chosen = {**science(config, stage), **_contents(config, stage)}
         artefact = artefacts.declare(this.directory, stage, chosen, digests)
     this.made[stage] = artefact
     return artefact
+
+
+def _contents(config: Config, stage: str) -> dict[str, Any]:
+    """Returns what the stage finds outside the run, by its content."""
+    if stage == "prepare":
+        found = {"sources": processes.agree("sources", lambda: _fingerprints(config))}
+        if config.tokenizer.path:
+            loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
+            found["tokenizer_digest"] = loaded.digest
+        return found
+    if stage == "finetune":
+        return _finetune_inputs(config)
+    if stage == "export":
+        # With a package installed since, there is more to write.
+        found = {"possible": [f for f in config.export.formats if not formats.missing(f)]}
+        if config.export.model:
+            found["model"] = opening.digest_of(config.export.model)
+        return found
+    return {}
 
 
 def _fingerprints(config: Config) -> list[dict[str, Any]]:
@@ -154,13 +162,12 @@ def _finetune_inputs(config: Config) -> dict[str, Any]:
     return chosen
 
 
-def _given(stage: str, directory: Path) -> Artefact:
-    setting = {"prepare": "data.prepared", "teacher": "teacher.path"}[stage]
-    artefact = artefacts.existing(stage, directory)
+def _prepared(directory: Path) -> Artefact:
+    artefact = artefacts.existing("prepare", directory)
     if artefact is None:
         raise InputError(
-            f"{setting}={str(directory)!r} is not the folder of a finished stage '{stage}'; it "
-            f"should be one like runs/<name>/{stage}-<digest> that holds a manifest.json"
+            f"data.prepared={str(directory)!r} is not the folder of a finished stage 'prepare'; it "
+            "should be one like runs/<name>/prepare-<digest> that holds a manifest.json"
         )
     return artefact
 
@@ -168,7 +175,8 @@ def _given(stage: str, directory: Path) -> Artefact:
 def _check_found(config: Config, plan: dict[str, Artefact]) -> None:
     # From the end: what the wanted stage itself lacks says more than what that would need.
     for name, artefact in reversed(plan.items()):
-        if name not in config.stages and artefact.manifest is None:
+        imported = name == "teacher" and config.teacher.path
+        if name not in config.stages and artefact.manifest is None and not imported:
             needing = [stage for stage, found in plan.items() if name in found.inputs]
             needed_by = next((stage for stage in needing if stage in config.stages), needing[0])
             raise InputError(

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,10 @@ from mobilebert_jax.config import Config, InputError
 from mobilebert_jax.run.meters import read_rows
 from tests import miniature
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 PIPELINE = ("prepare", "teacher", "transfer", "distill", "twin", "evaluate")
 STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "twin": 9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -99,22 +99,21 @@ class Checkpoints:
 
         Raises OSError when the save before this one failed for want of storage.
         """
+        self._save(step, params=state.params, opt_state=state.opt_state._asdict())
+
+    def save_params(self, params: Params, step: int) -> None:
+        """As `save`, of parameters that are not trained any further."""
+        self._save(step, params=params)
+
+    def _save(self, step: int, **items: Any) -> None:
+        saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with _storage_errors(self._directory):
             self._raise_failures()
             self._tell_others_supervisor()
-            self._save(state, step)
+            self._manager.save(step, args=ocp.args.Composite(**saved))
         self._last_saved = step
         if processes.is_first():
             self._pending = self._sealer.submit(self._seal, step)
-
-    def _save(self, state: State, step: int) -> None:
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                opt_state=ocp.args.StandardSave(state.opt_state._asdict()),
-            ),
-        )
 
     def _tell_others_supervisor(self) -> None:
         """Process 0 seals, but every process has a supervisor that wants to hear of progress."""

@@ -1,7 +1,6 @@
 """Networks leave as files at the end of a run, and are opened and fine-tuned again."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,9 @@ from mobilebert_jax.run.state import Layout
 from mobilebert_jax.tasks import pretrained
 from tests import miniature
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 ROWS = 48
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -14,18 +14,13 @@ from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.masks import is_range
 from mobilebert_jax.optimizer.update import Optimizer
-from tests import miniature
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 TINY = dataclasses.replace(
     sizes.MOBILEBERT_RELU6, vocab_size=30, max_positions=8, hidden=16, bottleneck=8, embedding=8,
     intermediate=12, layers=2, heads=2, feedforwards=2, attention_dropout=0.0,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def network(**settings) -> Network:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,10 @@ from mobilebert_jax.run import checkpoint as checkpoint_lib
 from mobilebert_jax.run.meters import read_rows
 from tests import miniature
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 PATIENCE = 600.0
 STAGES = ("prepare", "teacher")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

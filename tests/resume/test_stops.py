@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,9 @@ from mobilebert_jax.run.outcome import NonFinite, Preempted
 from mobilebert_jax.run.state import Layout, State
 from tests import miniature
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 STAGES = ("prepare", "teacher")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from mobilebert_jax.tasks import submission, trials
 from tests import miniature
 from tests.tasks import tiny_tasks
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SWEEP: dict[str, Any] = {
     "stages": ("finetune",),
     "finetune__length": 16,
@@ -28,12 +30,6 @@ SWEEP: dict[str, Any] = {
     "finetune__search__epochs": (1,),
     "finetune__search__seeds": (0,),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")
