@@ -22,7 +22,7 @@ import numpy as np
 from mobilebert_jax import curriculum, train
 from mobilebert_jax.config import Config
 from mobilebert_jax.config_dict import from_config_dict
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mobilebert_jax import config
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 
 VOCABULARY_SIZE = 30_522
 LENGTHS = (128, 512)

@@ -17,7 +17,8 @@ import jax
 from mobilebert_jax import config as config_lib
 from mobilebert_jax.config import Config, ModelConfig
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Documents, Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
+from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.flops import step_flops
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer

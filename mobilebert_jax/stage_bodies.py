@@ -15,7 +15,7 @@ from mobilebert_jax import curriculum, given_teacher, storage
 from mobilebert_jax.artefacts import Artefact, write_json
 from mobilebert_jax.config import Config, InputError
 from mobilebert_jax.data import records
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.export import stage as exporting
 from mobilebert_jax.objective.losses import Params

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mobilebert_jax import config, curriculum, science
 from mobilebert_jax.config import Config
 from mobilebert_jax.curriculum import Setting
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, transfer
 from mobilebert_jax.objective.losses import Measured, Term, weighted

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilebert_jax import config
-from mobilebert_jax.data import pretraining
+from mobilebert_jax.data import pairs, pretraining
 from mobilebert_jax.data.batches import Batch, Batches
-from mobilebert_jax.data.pretraining import Documents, Key, Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
+from mobilebert_jax.data.pretraining import Documents
 
 _MOST_EXAMPLES = 2**32 - 1
 """Grain shuffles 32-bit indices."""
@@ -24,7 +24,7 @@ _MOST_EXAMPLES = 2**32 - 1
 class Feed(Batches):
     """Pretraining batches of some documents; `rows` are all of the global batch by default.
 
-    The arrays are those of `pretraining.pretraining_example`. Each source is shuffled anew every
+    The arrays are those of `pretraining.examples`. Each source is shuffled anew every
     epoch, and the sources are mixed by their weights. Raises InputError for rows outside of the
     batch and for documents that no pairs can be made of.
     """
@@ -42,32 +42,52 @@ class Feed(Batches):
         super().__init__(batch_size, _checked_rows(rows, batch_size))
         self.epoch_sizes: list[int] = []
         """Examples in an epoch of each source."""
-        self._length = data.length
-        streams = []
+        self._documents, self._vocabulary, self._data = documents, vocabulary, data
+        self._seed = seed
+        self._starts = []
+        orders = []
         for number, source in enumerate(documents):
             _check_documents(source, number)
-            starts = pretraining.example_starts(source.token_counts, data.length)
+            starts = pairs.example_starts(source.token_counts, data.length)
+            self._starts.append(starts)
             self.epoch_sizes.append(_checked_epoch_size(int(starts[-1]), number))
             order = grain.MapDataset.range(self.epoch_sizes[-1])
             order = order.shuffle(seed=_shuffle_seed(seed, number)).repeat()
-            make = _example_maker(source, starts, vocabulary, data, seed, number)
-            streams.append(order.map_with_index(make))
-        if not streams:
+            orders.append(order.map_with_index(_named(number)))
+        if not orders:
             raise config.InputError("there are no documents to make examples of")
         weights = [source.weight for source in documents]
-        self._stream = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, weights)
+        self._order = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights)
 
     def __getitem__(self, step: int) -> Batch:
         """Returns this host's rows of the global batch of `step`; raises IndexError below 0."""
         if step < 0:
             raise IndexError(f"step {step} is below 0")
         first = step * self.batch_size
-        examples = [self._stream[first + row] for row in self.rows]
-        return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+        order = np.array([self._order[first + row] for row in self.rows])
+        batch: Batch = {}
+        for source in np.unique(order[:, 0]).tolist():
+            mine = order[:, 0] == source
+            made = pretraining.examples(
+                self._documents[source],
+                self._starts[source],
+                index_B=order[mine, 2],
+                epoch_B=order[mine, 1] // self.epoch_sizes[source],
+                seed=self._seed,
+                source=source,
+                data=self._data,
+                vocabulary=self._vocabulary,
+            )
+            for name, array in made.items():
+                whole = batch.setdefault(
+                    name, np.empty((len(order), *array.shape[1:]), array.dtype)
+                )
+                whole[mine] = array
+        return batch
 
     def tokens(self, start: int, stop: int) -> int:
         """Returns the tokens, padding included, of the global batches `start` to `stop` - 1."""
-        return (stop - start) * self.batch_size * self._length
+        return (stop - start) * self.batch_size * self._data.length
 
 
 def _checked_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
@@ -115,20 +135,6 @@ def _shuffle_seed(seed: int, source: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _example_maker(
-    documents: Documents,
-    starts: NDArray[np.int64],
-    vocabulary: Vocabulary,
-    data: config.Data,
-    seed: int,
-    source: int,
-) -> Callable[[int, int], Batch]:
-    epoch_size = int(starts[-1])
-
-    def make(position: int, index: int) -> Batch:
-        key = Key(seed, source, epoch=position // epoch_size)
-        return pretraining.pretraining_example(
-            documents, starts, index, key=key, data=data, vocabulary=vocabulary
-        )
-
-    return make
+def _named(source: int) -> Callable[[int, int], tuple[int, int, int]]:
+    """Returns what puts the source before a position in its stream and the index there."""
+    return lambda position, index: (source, position, index)

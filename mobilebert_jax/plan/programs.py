@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mobilebert_jax import curriculum
 from mobilebert_jax.config import Config
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.partition import rules
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout, State

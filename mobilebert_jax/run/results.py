@@ -12,7 +12,8 @@ from mobilebert_jax import artefacts, storage
 from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import Config, flatten
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Documents, Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
+from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mobilebert_jax import config
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
+from tests.data.list_documents import SPECIALS, ListDocuments
 
-SPECIALS = 5
 SIZE = 4000
 VOCABULARY = Vocabulary(
     0,
@@ -25,27 +25,6 @@ VOCABULARY = Vocabulary(
     starts_word_V=np.ones(SIZE, bool),
 )
 DATA = config.Data(length=24, max_predictions=4)
-
-
-class ListDocuments:
-    """Documents in which no token occurs twice, so that each tells where it comes from."""
-
-    def __init__(self, sentence_lengths, weight=1.0, first_token=SPECIALS):
-        self.weight = weight
-        self._lengths = [np.array(lengths, np.int32) for lengths in sentence_lengths]
-        self.token_counts = np.array([n.sum(dtype=np.int64) for n in self._lengths])
-        self.document_numbers = np.arange(len(self.token_counts))
-        self.firsts = first_token + np.cumsum(self.token_counts) - self.token_counts
-        self.reads = 0
-
-    def __len__(self):
-        return len(self._lengths)
-
-    def __getitem__(self, index):
-        self.reads += 1
-        first = self.firsts[index]
-        tokens = np.arange(first, first + self.token_counts[index], dtype=np.int32)
-        return tokens, self._lengths[index]
 
 
 class BrokenDocuments(ListDocuments):

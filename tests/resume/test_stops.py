@@ -144,7 +144,7 @@ def poison(bad_row_sums: set[int], patch: pytest.MonkeyPatch) -> None:
 def sums_of_batches(folder: Path, count: int) -> list[int]:
     """The sum of all token ids in each of the teacher's first batches."""
     from mobilebert_jax.data import records
-    from mobilebert_jax.data.pretraining import Vocabulary
+    from mobilebert_jax.data.masking import Vocabulary
     from mobilebert_jax.partition.mesh import make_mesh
 
     config = miniature.experiment(folder)

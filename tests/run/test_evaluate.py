@@ -15,7 +15,7 @@ from mobilebert_jax import config as config_lib
 from mobilebert_jax.config import InputError
 from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.data.feed import Feed
-from mobilebert_jax.data.pretraining import Vocabulary
+from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network
