@@ -1,9 +1,10 @@
 """How many pretraining examples a second does one core make, and is that enough for a step?
 
-    python benchmarks/feed.py [--step_ms 35 --batch 256] [--out feed.json]
+    python benchmarks/feed.py [--records runs/NAME/prepare-DIGEST/records]
+      [--step_ms 35 --batch 256] [--out feed.json]
 
 The documents are synthetic and in memory: what is measured is pairing, masking, shuffling and
-batching, not the disk. The rate is per second of processor time, so that a machine busy with other
+batching, not the disk. With `--records` they are those of a prepared corpus, and reading counts. The rate is per second of processor time, so that a machine busy with other
 things measures the same; the median of several rounds is reported, with the slowest and fastest.
 """
 
@@ -12,14 +13,17 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax import config
+from mobilebert_jax.data import records
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
+from mobilebert_jax.data.pretraining import Documents
 
 VOCABULARY_SIZE = 30_522
 LENGTHS = (128, 512)
@@ -67,15 +71,16 @@ def rates(feed: Feed, rounds: int, batches: int) -> list[float]:
     return found
 
 
-def measure(rounds: int, batches: int) -> list[dict]:
+def measure(
+    documents: Sequence[Documents], pieces: Vocabulary, rounds: int, batches: int
+) -> list[dict]:
     """Returns one row for each setting of length and whole-word masking."""
-    documents = SyntheticDocuments(5_000, seed=0)
     rows = []
     for length in LENGTHS:
         for whole_words in (False, True):
             predictions = round(0.15 * length) + 1
             data = config.Data(length=length, max_predictions=predictions, whole_words=whole_words)
-            feed = Feed([documents], vocabulary(), data, batch_size=BATCH_SIZE, seed=0)
+            feed = Feed(documents, pieces, data, batch_size=BATCH_SIZE, seed=0)
             found = rates(feed, rounds, batches)
             rows.append(
                 {
@@ -93,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=8, help=f"a round, {BATCH_SIZE} rows each")
+    parser.add_argument("--records", type=Path, help="folder of a prepared corpus")
     parser.add_argument("--step_ms", type=float, help="time of a training step")
     parser.add_argument("--batch", type=int, help="examples of a step made by this machine")
     parser.add_argument("--out", type=Path, default=Path("feed.json"))
@@ -100,7 +106,11 @@ def main() -> None:
     if (args.step_ms is None) != (args.batch is None):
         parser.error("--step_ms and --batch belong together")
 
-    rows = measure(args.rounds, args.batches)
+    documents, pieces = [SyntheticDocuments(5_000, seed=0)], vocabulary()
+    if args.records:
+        documents = records.open_documents(args.records, "train")
+        pieces = Vocabulary.of(records.load_tokenizer(args.records))
+    rows = measure(documents, pieces, args.rounds, args.batches)
     print("length  whole words  examples/s per core  (slowest to fastest)", end="")
     print("  share of a core" if args.batch else "")
     for row in rows:
