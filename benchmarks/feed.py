@@ -4,8 +4,9 @@
       [--step_ms 35 --batch 256] [--out feed.json]
 
 The documents are synthetic and in memory: what is measured is pairing, masking, shuffling and
-batching, not the disk. With `--records` they are those of a prepared corpus, and reading counts. The rate is per second of processor time, so that a machine busy with other
-things measures the same; the median of several rounds is reported, with the slowest and fastest.
+batching, not the disk. With `--records` they are those of a prepared corpus, and reading counts.
+The rate is per second of processor time, so that a machine busy with other things measures the
+same; the median of several rounds is reported, with the slowest and fastest.
 """
 
 import argparse
