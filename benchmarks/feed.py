@@ -107,7 +107,8 @@ def main() -> None:
     if (args.step_ms is None) != (args.batch is None):
         parser.error("--step_ms and --batch belong together")
 
-    documents, pieces = [SyntheticDocuments(5_000, seed=0)], vocabulary()
+    documents: Sequence[Documents] = [SyntheticDocuments(5_000, seed=0)]
+    pieces = vocabulary()
     if args.records:
         documents = records.open_documents(args.records, "train")
         pieces = Vocabulary.of(records.load_tokenizer(args.records))

@@ -106,7 +106,38 @@ class Dense(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
         x = RoundedActivation(self.quantized, name="input_range")(x)
         kernel = rounded_weights(kernel, self.quantized)
-        return keep_rows(x.astype(self.dtype) @ kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        y = product(x.astype(self.dtype), kernel.astype(self.dtype))
+        return keep_rows(y) + bias.astype(self.dtype)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns `x @ kernel`, [..., in] and [in, out] to [..., out].
+
+    The gradient of the kernel is written out as one product of two matrices, which comes out as
+    [in, out]. Automatic differentiation makes it [out, in] from all axes of `x` and turns it round,
+    for which a CPU needs a sixth of a whole training step more.
+    """
+    return x @ kernel
+
+
+def _product_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows, columns = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    # The kernel as it is: of its transpose, shards would be gathered once more.
+    into_x = jnp.einsum("...o,io->...i", gradient, kernel)
+    return into_x, rows.T @ columns
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 class Norm(nn.Module):
