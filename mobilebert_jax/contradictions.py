@@ -39,13 +39,19 @@ def _range_problems(config: Config) -> list[str]:
     at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
     at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
     at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds"]
+    at_least_one += ["finetune.calibration_rows"]
     may_be_never = ("execution.eval_every", "execution.keep_every")
     found = [
         f"{key}={flat[key]} must be at least 1"
         for key in at_least_one
         if flat[key] < 1 and key not in may_be_never
     ]
-    never_negative = [k for k in flat if k.endswith(".skip_above")]
+    found += [
+        f"{key}={flat[key]} must be above 0; a large number clips nothing"
+        for key in flat
+        if key.endswith(".clip_norm") and not flat[key] > 0
+    ]
+    never_negative = [k for k in flat if k.endswith((".skip_above", ".weight_decay"))]
     for key in (*never_negative, *may_be_never, "execution.workers", "execution.mesh.slices"):
         if flat[key] < 0:
             found.append(f"{key}={flat[key]} must be at least 0")
@@ -221,6 +227,13 @@ def _file_problems(config: Config) -> list[str]:
     settings, files = config.finetune, config.finetune.files
     with_files = [task for task in settings.tasks if task in (*FILE_TASKS, *SQUAD_TASKS)]
     found = []
+    given = [name for name in ("train", "dev", "test") if getattr(files, name)]
+    if given and not with_files:
+        found.append(
+            f"finetune.files.{given[0]}={getattr(files, given[0])!r} would be read by none of the "
+            f"tasks {', '.join(settings.tasks)}; files of your own are for "
+            f"{', '.join((*FILE_TASKS, *SQUAD_TASKS))}"
+        )
     if files.train and len(with_files) > 1:
         found.append(
             f"finetune.files.train={files.train!r} would be read by the tasks "

@@ -64,17 +64,16 @@ def found(config: Config, layout: Layout, made: Mapping[str, Artefact]) -> list[
         student = made["distill"].directory
         subjects.append(_subject(config, layout, STUDENT, student, made.get("prepare")))
     if "finetune" in made:
-        for task, place in _chosen_trials(made["finetune"].directory).items():
-            folder = storage.path(place)
+        for task, folder in _chosen_trials(made["finetune"].directory).items():
             subjects.append(_subject(config, layout, f"{task}-{STUDENT}", folder, None))
     return subjects
 
 
-def _chosen_trials(folder: Path) -> dict[str, str]:
+def _chosen_trials(folder: Path) -> dict[str, Path]:
     """Returns by task the folder of the trial that a finished sweep reports of the student."""
     finetuned = json.loads((folder / FINETUNED).read_text())
     return {
-        task["task"]: found["folder"]
+        task["task"]: folder.parent / found["folder"]
         for task in finetuned["tasks"]
         for found in task["networks"]
         if found["network"] == STUDENT

@@ -35,6 +35,7 @@ def page_parts(finetuned: Finetuned) -> dict[str, Any]:
                 "network": name,
                 "value": percent(finetuned["averages"][name]["value"]),
                 "note": task_summary.average_note(finetuned["averages"][name]),
+                **_beside(task_summary.average_figure(finetuned["averages"][name])),
             }
             for name in task_summary.NETWORKS
             if name in finetuned["averages"]
@@ -123,27 +124,16 @@ def _task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network(network: Mapping[str, Any]) -> dict[str, Any]:
-    figures = []
-    for figure in task_summary.figures_of(network):
-        found = task_summary.difference(figure)
-        figures.append(
-            {
-                "name": figure["name"],
-                "main": figure["main"],
-                "median": percent(figure["median"]),
-                "range": task_summary.spread(figure, network["seeds"]),
-                "published": [
-                    {
-                        "value": percent(entry["value"]),
-                        "split": entry["split"],
-                        "mark": "" if entry["verified"] else task_summary.UNVERIFIED,
-                    }
-                    for entry in task_summary.published(figure)
-                ],
-                "difference": found[0] if found else "",
-                "mark": task_summary.OTHER_SPLIT if found and found[1] else "",
-            }
-        )
+    figures = [
+        {
+            "name": figure["name"],
+            "main": figure["main"],
+            "median": percent(figure["median"]),
+            "range": task_summary.spread(figure, network["seeds"]),
+            **_beside(figure),
+        }
+        for figure in task_summary.figures_of(network)
+    ]
     return {
         "network": network["network"],
         "settings": [
@@ -153,6 +143,23 @@ def _network(network: Mapping[str, Any]) -> dict[str, Any]:
         "digest": network["digest"][:8],
         "folder": network["folder"],
         "figures": figures,
+    }
+
+
+def _beside(figure: task_summary.Figure) -> dict[str, Any]:
+    """Returns what the paper says, and the difference to it."""
+    found = task_summary.difference(figure)
+    return {
+        "published": [
+            {
+                "value": percent(entry["value"]),
+                "split": entry["split"],
+                "mark": "" if entry["verified"] else task_summary.UNVERIFIED,
+            }
+            for entry in task_summary.published(figure)
+        ],
+        "difference": found[0] if found else "",
+        "mark": task_summary.OTHER_SPLIT if found and found[1] else "",
     }
 
 

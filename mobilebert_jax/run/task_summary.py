@@ -102,9 +102,15 @@ def average_note(average: Mapping[str, Any]) -> str:
     return f"not official, {average['tasks']} of 9 tasks"
 
 
+def average_figure(average: Mapping[str, Any]) -> Figure:
+    """Returns the average as a figure, beside the paper's where it is the official one."""
+    return {"median": average["value"], "published": average["published"]}
+
+
 def notes_used(finetuned: Finetuned) -> list[str]:
     """Returns the footnotes that the marks in a table of these tasks need."""
-    figures = [
+    figures: list[Figure] = [average_figure(a) for a in finetuned["averages"].values()]
+    figures += [
         figure
         for task in finetuned["tasks"]
         for network in task["networks"]
@@ -152,7 +158,7 @@ def tasks_table(finetuned: Finetuned) -> Table:
     for name in NETWORKS:
         if average := finetuned["averages"].get(name):
             cells = [title, *([name] if several else []), average_note(average)]
-            table.add_row(*cells, percent(average["value"]), "", "")
+            table.add_row(*cells, percent(average["value"]), *_beside(average_figure(average)))
             title = ""
     return table
 
@@ -163,13 +169,14 @@ def _figure_cells(figure: Figure, seeds: Sequence[int]) -> tuple[str | Text, ...
     ours = Text(f"{median} [{percent(figure['minimum'])}, {percent(figure['maximum'])}]")
     if not spread(figure, seeds):
         ours = Text(f"{median} (1 seed)")
-    entries = published(figure)
-    if not entries:
-        return ours, "", ""
+    return ours, *_beside(figure)
+
+
+def _beside(figure: Figure) -> tuple[str, str]:
+    """Returns the paper's figure and the difference to it, both empty where there is none."""
+    entries, found = published(figure), difference(figure)
+    if not entries or not found:
+        return "", ""
     mark = "" if entries[0]["verified"] else UNVERIFIED
-    found = difference(figure)
-    return (
-        ours,
-        f"{percent(entries[0]['value'])} {entries[0]['split']}{mark}",
-        found[0] + (OTHER_SPLIT if found[1] else "") if found else "",
-    )
+    paper = f"{percent(entries[0]['value'])} {entries[0]['split']}{mark}"
+    return paper, found[0] + (OTHER_SPLIT if found[1] else "")

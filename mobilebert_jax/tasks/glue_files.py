@@ -75,6 +75,8 @@ def _read(task: GlueTask, path: str, kind: Kind, notes: Counter[str]) -> list[Ex
             row.texts, name, row.where, notes, train=kind == "train", leave_out=task.broken_rows
         ):
             continue
+        if not row.id:
+            raise InputError(f"{row.where}: the id (column {task.id!r}) is empty")
         first = first_at.setdefault(row.id, row.where)
         if first != row.where:
             if kind == "test":  # the GLUE server would refuse the predictions, hours later

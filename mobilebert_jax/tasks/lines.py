@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from mobilebert_jax import storage
 from mobilebert_jax.config import InputError, nearest
 
+_LARGEST = 3.4e38
+"""What training can hold."""
+
 
 def numbered(path: str) -> Iterator[tuple[int, str]]:
     r"""Yields `(number from 1, line)` of a UTF-8 file, compressed if its name ends with `.gz`.
@@ -26,10 +29,13 @@ def numbered(path: str) -> Iterator[tuple[int, str]]:
                 text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        # What Excel calls Unicode text begins with this mark.
+        utf_16 = number == 1 and error.start == 0 and found in (0xFE, 0xFF)
         raise InputError(
-            f"{path}:{number} is not UTF-8: byte 0x{error.object[error.start]:02x} at byte "
-            f"{error.start + 1} of the line; convert the file first, for example with: "
-            "iconv -f ISO-8859-1 -t UTF-8"
+            f"{path}:{number} is not UTF-8: byte 0x{found:02x} at byte {error.start + 1} of the "
+            "line; convert the file first, for example with: "
+            f"iconv -f {'UTF-16' if utf_16 else 'ISO-8859-1'} -t UTF-8"
         ) from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(
@@ -83,11 +89,23 @@ def score(text: str, where: str, low: float = -math.inf, high: float = math.inf)
         value = float(text)
     except ValueError as error:
         raise InputError(f"{where}: the label {text!r} is not a number") from error
-    if not math.isfinite(value):
-        raise InputError(f"{where}: the label {text!r} is not a finite number")
+    if not abs(value) <= _LARGEST:
+        raise InputError(
+            f"{where}: the label {text!r} is not a finite number of at most {_LARGEST:.1e}"
+        )
     if not low <= value <= high:
         raise InputError(f"{where}: the score {text} is not in the range {low:g} to {high:g}")
     return value
+
+
+def check_label(label: str, where: str) -> None:
+    """Raises InputError for a label that files of predictions could not hold on a line."""
+    for character in label:
+        if character in "\t\r\n" or "\ud800" <= character <= "\udfff":
+            raise InputError(
+                f"{where}: the label {label!r} holds {character!r}; a label may hold neither tabs "
+                "nor line ends nor halves of surrogate pairs"
+            )
 
 
 def keeps(

@@ -99,6 +99,11 @@ def _squad(version: Literal["v1.1", "v2.0"], settings: Finetune) -> dict[str, Sq
             f"the dev file of squad_{version} {'has no' if v2 else 'has'} unanswerable questions; "
             f"use the task squad_{'v1.1' if v2 else 'v2.0'} for it"
         )
+    if splits["train"].v2 and not v2:
+        raise InputError(
+            "the training file of squad_v1.1 has unanswerable questions, which an answer of that "
+            "version cannot say; train on a file of v1.1, or use the task squad_v2.0"
+        )
     return {split: dataclasses.replace(data, v2=v2) for split, data in splits.items()}
 
 

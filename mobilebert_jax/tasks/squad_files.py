@@ -21,7 +21,7 @@ NOT_FINDABLE = "answers not findable in the text"
 UNANSWERED = "questions without an answer"
 NOTES = (DUPLICATE_IDS, EMPTY_QUESTIONS, MOVED, NOT_FINDABLE, UNANSWERED)
 
-_NAMES: dict[type, str] = {list: "a list", dict: "an object", str: "a text", int: "a number"}
+_NAMES: dict[type, str] = {list: "a list", dict: "an object", str: "a text", int: "a whole number"}
 
 
 class Question(NamedTuple):
@@ -72,6 +72,8 @@ def read(path: Path) -> SquadData:
             f"{path}: line {error.lineno}, byte {byte}: not valid JSON ({error.msg}); "
             "a file that was not downloaded to its end looks like this"
         ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deeply to be SQuAD's format") from None
 
@@ -111,7 +113,12 @@ def _question(
         notes[MOVED] += 0 <= found != start
         texts.append(text)
         starts.append(found)
-    impossible = v2 and bool(qa.get("is_impossible", not texts))
+    said = qa.get("is_impossible", not texts)
+    if not isinstance(said, bool):  # the text "false" would count as true
+        raise InputError(
+            f"{where}: 'is_impossible' must be true or false, not {json.dumps(said)[:60]}"
+        )
+    impossible = v2 and said
     question = _text(qa, "question", where)
     notes[EMPTY_QUESTIONS] += not question.strip()
     notes[UNANSWERED] += not texts and not impossible

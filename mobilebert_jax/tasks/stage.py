@@ -75,9 +75,10 @@ def run(
         ]
         found = [sweep.run(subject) for subject in subjects]
         results["tasks"].append({**_about(subjects[0].task), "networks": found})
-    results["averages"] = sweep.averages(results["tasks"])
+    models = {role: network.model for role, network in networks.items()}
+    results["averages"] = sweep.averages(results["tasks"], models)
     if processes.is_first():
-        incomplete = sweep.gather_predictions(results, folder / "predictions")
+        incomplete = sweep.gather_predictions(results, run_folder, folder / "predictions")
         for role, missing in incomplete.items():
             if missing:
                 console.print(f"submission.zip of {role} still lacks {', '.join(missing)}")

@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def _clear(subject: Subject, outcomes: Sequence[Outcome], choice: Choice) -> Non
     kept = _reported(subject.runs)
     for outcome in outcomes:
         trial = trials.declare(subject, outcome.point, outcome.seed)
-        if outcome != choice.typical and str(trial.directory) not in kept:
+        if outcome != choice.typical and trial.directory not in kept:
             folder = trial.directory / "checkpoints"
             if storage.is_remote(folder):
                 storage.remove_files(folder)
@@ -80,11 +80,11 @@ def _clear(subject: Subject, outcomes: Sequence[Outcome], choice: Choice) -> Non
                 shutil.rmtree(folder)
 
 
-def _reported(runs: Path) -> set[str]:
+def _reported(runs: Path) -> set[Path]:
     """The folders of the trials that finished sweeps of this run report."""
     found = [json.loads(path.read_text()) for path in runs.glob(f"finetune-*/{FINETUNED}")]
     return {
-        network["folder"]
+        runs / network["folder"]
         for results in found
         for task in results["tasks"]
         for network in task["networks"]
@@ -138,7 +138,8 @@ def _report(
         "points": [
             {"point": point._asdict(), "main": values} for point, values in by_point.items()
         ],
-        "folder": str(trial.directory),
+        # Within the run, which may be moved, or be called by another path the next time.
+        "folder": trial.directory.relative_to(subject.runs).as_posix(),
         "digest": trial.digest,
         "seconds": time.monotonic() - began,
     }
@@ -152,10 +153,13 @@ def _rank(name: str, main: Sequence[str]) -> int:
 def _published(subject: Subject, figure: str) -> list[dict[str, Any]]:
     """The paper's figures of the network of these sizes, or of MobileBERT for one of its own."""
     part, _, metric = figure.rpartition(" ")
-    model = published_model(subject.pretrained.model)
+    return _cells(subject.task.name, part, metric, subject.pretrained.model)
+
+
+def _cells(task: str, part: str, metric: str, model: ModelConfig) -> list[dict[str, Any]]:
     return [
         {"value": f.value, "split": f.split, "verified": f.verified, "model": f.model}
-        for f in published(subject.task.name, part, model)
+        for f in published(task, part, published_model(model))
         if f.metric == metric
     ]
 
@@ -172,8 +176,11 @@ def published_model(model: ModelConfig) -> str:
 _SHAPE = ("hidden", "bottleneck", "intermediate", "layers", "heads", "feedforwards", "norm")
 
 
-def averages(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the average over the whole tasks of GLUE that are among `tasks`, by network."""
+def averages(tasks: Sequence[dict[str, Any]], models: Mapping[str, ModelConfig]) -> dict[str, Any]:
+    """Returns the average over the whole tasks of GLUE that are among `tasks`, by network.
+
+    `models` are the networks' sizes: beside the student's official average stands the paper's.
+    """
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for task in tasks:
         if task["task"] in GLUE_TASKS:
@@ -191,18 +198,24 @@ def averages(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
             else metrics.average_of(figures).value,
             "tasks": len(figures),
             "official": official,
+            "published": _cells("glue", "", "average", models[role])
+            if official and role == "student"
+            else [],
         }
     return found
 
 
-def gather_predictions(results: dict[str, Any], folder: Path) -> dict[str, tuple[str, ...]]:
+def gather_predictions(
+    results: dict[str, Any], runs: Path, folder: Path
+) -> dict[str, tuple[str, ...]]:
     """Puts the chosen predictions of all tasks side by side, and GLUE's into an archive.
 
-    Returns what the GLUE server would miss in the archive of each network that has one.
+    `runs` is the folder of the run that made the results. Returns what the GLUE server would miss
+    in the archive of each network that has one.
     """
     for task in results["tasks"]:
         for network in task["networks"]:
-            source = storage.path(network["folder"]) / "predictions"
+            source = runs / network["folder"] / "predictions"
             target = folder / network["network"]
             storage.make_folder(target)
             for name in storage.files(source):

@@ -125,6 +125,7 @@ def _table_rows(
         found = None if label_at is None else fields[label_at].strip()
         if labelled and not found:
             raise InputError(f"{where}: the label (column {label!r}) is empty")
+        lines.check_label(found or "", where)
         yield _Row([fields[at] for at in texts_at], found or None, where)
 
 
@@ -161,8 +162,9 @@ def _json_rows(path: str, columns: Sequence[str], label: str, labelled: bool) ->
         record = _object(line, where)
         texts = [_text(record, column, where) for column in columns]
         found = None
-        if labelled or record.get(label) is not None:
+        if labelled or record.get(label) not in (None, ""):
             found = _json_label(_field(record, label, where), label, where)
+            lines.check_label(found, where)
         yield _Row(texts, found, where)
 
 

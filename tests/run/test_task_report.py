@@ -103,7 +103,9 @@ def finetuned() -> dict[str, Any]:
             _task("cola", "CoLA", [_network("student", cola, _points(48.0, 3), 3)]),
             _task("squad_v1.1", "SQuAD v1.1", [_network("student", squad, _points(90.0, 1), 1)]),
         ],
-        "averages": {"student": {"value": 69.7, "tasks": 2, "official": False}},
+        "averages": {
+            "student": {"value": 69.7, "tasks": 2, "official": False, "published": []}
+        },
     }  # fmt: skip
 
 
@@ -124,7 +126,7 @@ def compared() -> dict[str, Any]:
             )
         tasks.append(_task(name, title, networks))
     averages = {
-        network: {"value": value, "tasks": 2, "official": False}
+        network: {"value": value, "tasks": 2, "official": False, "published": []}
         for network, value in {"student": 86.8, "twin": 78.7, "untrained": 71.1}.items()
     }
     return {"tasks": tasks, "averages": averages}
@@ -191,10 +193,13 @@ def test_rows_oddities_and_averages_are_said(alone: tuple[Path, str, Page, str])
 
 def test_official_average_says_so(tmp_path: Path) -> None:
     part = finetuned()
-    part["averages"] = {"student": {"value": 78.1, "tasks": 9, "official": True}}
+    paper = [{"value": 77.7, "split": "test", "verified": True}]
+    part["averages"] = {
+        "student": {"value": 78.1, "tasks": 9, "official": True, "published": paper}
+    }
     text, _, said = _page(tmp_path, stand_alone(part))
-    assert _cells(text, "<td class=\"name\">official")[:3] == [
-        "Student", "official, all 9 tasks", "78.1",
+    assert _cells(text, "<td class=\"name\">official")[:5] == [
+        "Student", "official, all 9 tasks", "78.1", "77.7 test", "+0.4†",
     ]  # fmt: skip
     assert "not official" not in said
 

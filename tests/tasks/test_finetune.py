@@ -228,15 +228,31 @@ def test_the_median_seed_is_reported_and_keeps_its_checkpoint(
     assert network["point"]["rate"] == 1e-2
     (figure,) = network["figures"]
     assert (figure["median"], figure["minimum"], figure["maximum"]) == (61.0, 52.0, 99.0)
-    assert (
-        json.loads((Path(network["folder"]) / "manifest.json").read_text())["science"]["seed"] == 0
-    )
-    kept = list((tmp_path / "runs/tiny/trials").glob("*/checkpoints"))
-    assert kept == [Path(network["folder"]) / "checkpoints"]
+    made = tmp_path / "runs/tiny"
+    manifest = json.loads((made / network["folder"] / "manifest.json").read_text())
+    assert manifest["science"]["seed"] == 0
+    kept = list((made / "trials").glob("*/checkpoints"))
+    assert kept == [made / network["folder"] / "checkpoints"]
     # The rate that lost is now the only one: its checkpoints are gone, so a trial runs again.
     run(sweep("rte", **{**points, "finetune__search__rates": (1e-3,)}))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
-    assert (Path(network["folder"]) / "checkpoints").is_dir()
+    assert (made / network["folder"] / "checkpoints").is_dir()
+
+
+def test_a_sweep_spares_what_another_reports_whatever_the_folder_is_called(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        trials,
+        "_train_and_score",
+        lambda subject, trial, point, seed: fake_trial(trial.directory, point.rate, seed),
+    )
+    run(sweep("rte", finetune__search__rates=(1e-3,)))
+    (network,) = outcome(tmp_path)["tasks"][0]["networks"]
+    monkeypatch.chdir(tmp_path)
+    rates = {"finetune__search__rates": (1e-3, 1e-2), "execution__runs_dir": "runs"}
+    run(sweep("rte", **rates))
+    assert Path("runs/tiny", network["folder"], "checkpoints").is_dir()
 
 
 def fake_trial(folder: Path, rate: float, seed: int) -> dict[str, Any]:
@@ -256,7 +272,8 @@ def test_random_parameters_are_fine_tuned_beside_the_pretrained(
     assert (student["network"], untrained["network"]) == ("student", "untrained")
     assert student["pretrained_digest"] and not untrained["pretrained_digest"]
     manifests = [
-        json.loads((Path(n["folder"]) / "manifest.json").read_text()) for n in (student, untrained)
+        json.loads(((tmp_path / "runs/tiny" / n["folder"]) / "manifest.json").read_text())
+        for n in (student, untrained)
     ]
     assert manifests[0]["params_sha256"] != manifests[1]["params_sha256"]
     assert manifests[0]["inputs"]["pretrained"] == student["pretrained_digest"]

@@ -53,6 +53,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"tasks": ("classify",)}, "the task 'classify' needs finetune.files.train and finetune.files"),
     ({"tasks": ("tag",), "files__train": "a"}, "the task 'tag' needs finetune.files.train and"),
+    ({**LEARN}, "finetune.files.train='train.csv' would be read by none of the tasks sst-2"),
     ({"files__train": "a"}, "finetune.files.train and finetune.files.dev must be given together"),
     ({"files__dev": "a"}, "finetune.files.train and finetune.files.dev must be given together"),
     (

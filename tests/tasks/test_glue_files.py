@@ -280,6 +280,8 @@ def test_repeated_ids_are_counted_but_refused_where_the_server_needs_them(tmp_pa
     assert data.notes == {"train.tsv: ids that occur twice": 2}
     with pytest.raises(InputError, match=r"test\.tsv:3: the id '0' is already that of .*tsv:2$"):
         _read(tmp_path, "rte", test="index\tsentence1\tsentence2\n0\tA\tB\n0\tC\tD\n")
+    with pytest.raises(InputError, match=r"test\.tsv:2: the id .column 'index'. is empty"):
+        _read(tmp_path, "rte", test="index\tsentence1\tsentence2\n\tA\tB\n")
 
 
 def test_missing_files_and_columns(tmp_path: Path) -> None:

@@ -196,6 +196,16 @@ def test_training_data_of_the_first_version_serves_the_second(
     assert loading.load("squad_v2.0", given, tokenizer).main == ("exact", "f1")
 
 
+def test_training_data_of_the_second_version_does_not_serve_the_first(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    write_squad(tmp_path, "v1.1")
+    write_squad(tmp_path, "v2.0")
+    given = settings(train=str(tmp_path / "train-v2.0.json"), dev=str(tmp_path / "dev-v1.1.json"))
+    with pytest.raises(InputError, match=r"file of squad_v1\.1 has unanswerable questions"):
+        loading.load("squad_v1.1", given, tokenizer)
+
+
 @pytest.mark.parametrize("name", ["cola", "squad_v1.1", "classify", "tag"])
 def test_a_missing_file_is_named(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.csv")

@@ -107,6 +107,16 @@ def test_a_misplaced_answer_moves_to_the_nearest_occurrence(start, found):
             r"qas\[0\]: 'id' must be a text, not 7",
         ),
         (
+            lambda c: c["data"][0]["paragraphs"][0]["qas"][0].update(is_impossible="false"),
+            r"qas\[0\]: 'is_impossible' must be true or false, not \"false\"",
+        ),
+        (
+            lambda c: c["data"][0]["paragraphs"][0]["qas"][0]["answers"][0].update(
+                answer_start=0.0
+            ),
+            r"'answer_start' must be a whole number, not 0\.0",
+        ),
+        (
             lambda c: c["data"][0]["paragraphs"][0]["qas"][0].update(question="\ud800?"),
             r"qas\[0\]: 'question' has half a surrogate pair at character 0",
         ),

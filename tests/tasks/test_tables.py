@@ -84,9 +84,10 @@ def test_test_files_may_lack_labels(tmp_path: Path) -> None:
     assert _plain(data.test["test"]) == [("0", "yes", None, None), ("1", "no", None, None)]
     data = _read(tmp_path, train=_CSV, dev=_CSV, test="label,text\n,yes\njoy,no\n")
     assert [row.label for row in data.test["test"]] == [None, 1]
-    test = '{"text": "a"}\n{"text": "b", "label": null}\n{"text": "c", "label": "joy"}\n'
+    test = '{"text": "a"}\n{"text": "b", "label": null}\n{"text": "b", "label": ""}\n'
+    test += '{"text": "c", "label": "joy"}\n'
     data = _read(tmp_path, ".jsonl", train=_JSONL, dev=_JSONL, test=test)
-    assert [row.label for row in data.test["test"]] == [None, None, 1]
+    assert [row.label for row in data.test["test"]] == [None, None, None, 1]
     with pytest.raises(InputError, match=r"dev\.csv:1: no column 'label'"):
         _read(tmp_path, train=_CSV, dev="text\nyes\n")
 
@@ -136,6 +137,10 @@ def test_a_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
         (".jsonl", "[" * 100_000, r"jsonl:1 cannot be read as JSON"),
         (".jsonl", '{"label": ' + "1" * 5000 + "}", r"jsonl:1 cannot be read as JSON"),
         (".jsonl", "", r"jsonl holds no training rows"),
+        (".csv", 'text,label\na,b\nc,"jo\ny"\n', r"csv:3: the label 'jo\\ny' holds '\\n'"),
+        (".jsonl", '{"text": "a", "label": "x\\ty"}', r"jsonl:1: the label 'x\\ty' holds '\\t'"),
+        (".jsonl", '{"text": "a", "label": "\\ud800"}', r"jsonl:1: the label .* surrogate pairs"),
+        (".csv", "text,label\na,b\n".encode("utf-16"), r"csv:1 is not UTF-8: .*-f UTF-16 -t"),
         (".txt", "a", r"train\.txt: files end with \.csv, \.tsv or \.jsonl"),
     ],
 )
