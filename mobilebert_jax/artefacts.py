@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobilebert_jax import storage
+from mobilebert_jax.config import InputError
 
 FORMAT = 1
 """Raised when older artefacts can no longer be read."""
@@ -52,13 +53,28 @@ def declare(
 
 def existing(stage: str, directory: Path) -> Artefact | None:
     """Returns the finished artefact of `stage` in `directory`, None if there is none."""
+    found = manifest(directory)
+    if found is None or found["stage"] != stage:
+        return None
+    return Artefact(stage, directory, found["digest"], found["science"], found["inputs"])
+
+
+def manifest(directory: Path) -> dict[str, Any] | None:
+    """Returns what `finish` wrote in `directory`, None if there is none, or another's file.
+
+    Raises InputError where the file is damaged.
+    """
     path = directory / "manifest.json"
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
-    if found.get("stage") != stage:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); copy it again, or remove it") from None
+    if not isinstance(found, dict):
         return None
-    return Artefact(stage, directory, found["digest"], found["science"], found["inputs"])
+    kinds = {"stage": str, "digest": str, "science": dict, "inputs": dict}
+    return found if all(isinstance(found.get(key), kinds[key]) for key in kinds) else None
 
 
 def begin(artefact: Artefact) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mobilebert_jax import artefacts, storage
 from mobilebert_jax import config as config_lib
@@ -24,7 +25,7 @@ from mobilebert_jax.run import checkpoint
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.checkpoint import Damaged
 from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import finished, pretrained
+from mobilebert_jax.tasks import pretrained
 
 KINDS: dict[str, Kind] = {
     "classes": "sequence_classification",
@@ -49,9 +50,13 @@ class Applied:
     def __call__(
         self, params: dict[str, Any], input_ids: Any, input_mask: Any, segment_ids: Any
     ) -> dict[str, jax.Array]:
-        """Returns the outputs by name for int32 [B, T] each; see `interop.forward.function`."""
+        """Returns the outputs by name for int32 [B, T] each; see `interop.forward.function`.
+
+        Can be compiled and differentiated (`jax.jit`, `jax.grad`) as any function of JAX.
+        """
         network = Model(self.config, self.kind, params, self.labels, None)
-        return forward.function(network)(input_ids, input_mask, segment_ids)
+        inputs = (jnp.asarray(array, jnp.int32) for array in (input_ids, input_mask, segment_ids))
+        return forward.function(network)(*inputs)
 
 
 class Loaded(NamedTuple):
@@ -113,7 +118,7 @@ def find(path: str | Path) -> Path:
 def _is_stage(folder: Path) -> bool:
     stages = pretrained.MODEL_SETTINGS
     found = any(artefacts.existing(stage, folder) is not None for stage in stages)
-    return found or finished.existing(folder) is not None
+    return found or pretrained.existing_trial(folder) is not None
 
 
 def _of_stage(folder: Path, layout: Layout | None) -> Model | None:
@@ -124,7 +129,7 @@ def _of_stage(folder: Path, layout: Layout | None) -> Model | None:
             opened = pretrained.open_stage(artefact)
             params = _restored(Network(opened.model), folder, layout)
             return Model(opened.model, "pretraining", params, (), opened.tokenizer)
-    trial = finished.existing(folder)
+    trial = pretrained.existing_trial(folder)
     if trial is None:
         return None
     labels = ("start", "end") if trial.kind == "span" else trial.labels

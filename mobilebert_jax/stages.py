@@ -139,6 +139,7 @@ def _contents(config: Config, stage: str) -> dict[str, Any]:
         found = {"possible": [f for f in config.export.formats if not formats.missing(f)]}
         if config.export.model:
             found["model"] = opening.digest_of(config.export.model)
+            found["name"] = storage.path(config.export.model).name
         return found
     return {}
 

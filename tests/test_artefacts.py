@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mobilebert_jax import artefacts
-from mobilebert_jax.config import STAGES, Config, flatten
+from mobilebert_jax.config import STAGES, Config, InputError, flatten
 from mobilebert_jax.science import EXAMPLE_SETTINGS, FOUND_BY_CONTENT, science
 from mobilebert_jax.stages import inputs_of
 from tests.miniature import experiment
@@ -167,6 +167,17 @@ def test_the_manifest_is_there_only_when_all_is_done(
     assert artefact.manifest["versions"]["jax"]
     assert artefacts.existing("distill", artefact.directory) == artefact
     assert artefacts.existing("teacher", artefact.directory) is None
+
+
+def test_manifests_of_others_are_none_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    for content in ("[]", "3", "{}", '{"stage": "distill"}', '{"stage": [1], "digest": "a"}'):
+        path.write_text(content)
+        assert artefacts.existing("distill", tmp_path) is None
+    for damaged in (b"{", b"\xff", b"[" * 100_000):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
+            artefacts.existing("distill", tmp_path)
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

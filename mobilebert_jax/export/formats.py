@@ -5,10 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config import FOLDER_FORMATS, InputError
 from mobilebert_jax.export import scores
 from mobilebert_jax.export.subjects import Subject, as_encoder
-from mobilebert_jax.interop import huggingface, litert, onnx_file, own_format, stablehlo
+from mobilebert_jax.interop import (
+    huggingface,
+    litert,
+    onnx_file,
+    own_format,
+    stablehlo,
+    verification,
+)
 from mobilebert_jax.interop.forward import Mask
 from mobilebert_jax.interop.verification import Runner, Verified
 
@@ -38,24 +45,47 @@ FORMATS = {
     "stablehlo": Format("StableHLO (jax.export)", ("flatbuffers",)),
 }
 
+_FLOAT_ONLY = (
+    "This network was trained to be computed in 8 bits, its attention scores clipped to [-6, 60] "
+    "and those of padding -6. What reads this folder computes in float32 and hides padding "
+    "completely, so outputs differ a little from those of its training."
+)
+
 
 def missing(name: str) -> list[str]:
     """Returns the packages that a format takes and this environment lacks."""
     return [p for p in FORMATS[name].packages if importlib.util.find_spec(p) is None]
 
 
+def check(name: str, subject: Subject) -> None:
+    """Raises InputError for what keeps `subject` from this format and is known before it is
+    written: a package that is missing, a network that cannot be expressed, no calibration rows."""
+    for package in missing(name):
+        verification.package(package)
+    if name == "huggingface":
+        huggingface.check(subject.model, subject.folder)
+    if name == "litert_int8" and subject.calibration is None:
+        raise InputError(
+            f"{subject.folder} cannot become a full-integer file alone: its ranges take examples "
+            "of what it reads. A trial has them where finetune.source or finetune.files names its "
+            "data, and a run's own stage 'export' has those of 'prepare'; export it so, or leave "
+            "litert_int8 out of export.formats"
+        )
+
+
 def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
     """Writes `subject` into `folder` and returns what there is to say of the result.
 
-    Raises InputError for a network that the format cannot express, and for a file that does not
-    compute what the network does.
+    Raises InputError as `check`, and for a file that does not compute what the network does.
     """
-    if name == "huggingface":
-        notes = huggingface.write(subject.model, folder / name)
+    check(name, subject)
+    if name in FOLDER_FORMATS:
+        notes = [_FLOAT_ONLY] if subject.quantized else []
+        if name == "huggingface":
+            notes += huggingface.write(subject.model, folder / name)
+        else:
+            own_format.write(subject.model, folder / name)
         return {"format": name, "file": name, "bytes": _size(folder / name), "notes": notes}
-    if name == "mobilebert_jax":
-        own_format.write(subject.model, folder / name)
-        return {"format": name, "file": name, "bytes": _size(folder / name), "notes": []}
     path, verified, runner = _program(name, subject, folder)
     result: dict[str, Any] = {
         "format": name,
@@ -90,12 +120,6 @@ def _program(
         return path, stablehlo.export(model, path, mask=mask), stablehlo.runner
     mode: Any = name.removeprefix("litert_")
     path = folder / f"model_{mode}.tflite"
-    if mode == "int8" and subject.calibration is None:
-        raise InputError(
-            f"{subject.folder} cannot become a full-integer file alone: its ranges take examples "
-            "of what it reads, which the stages 'prepare' or 'finetune' of its run have; export it "
-            "there, or leave litert_int8 out of export.formats"
-        )
     verified = litert.export(
         model, path, length=length, mode=mode, calibration=subject.calibration, mask=mask
     )

@@ -1,18 +1,19 @@
 """The stage `export`: every network in every format, each in a folder with its model card."""
 
-import json
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import rich.console
 
-from mobilebert_jax import storage
+from mobilebert_jax import artefacts, storage
 from mobilebert_jax.artefacts import Artefact, write_json
 from mobilebert_jax.config import Config
 from mobilebert_jax.export import card, formats, subjects
 from mobilebert_jax.export.subjects import Subject
+from mobilebert_jax.interop import folders
 from mobilebert_jax.partition import processes
 from mobilebert_jax.run.results import EXPORTED
 from mobilebert_jax.run.state import Layout
@@ -32,7 +33,11 @@ def run(
     chosen = _possible(config, console)
     left_out = [name for name in config.export.formats if name not in chosen]
     results: dict[str, Any] = {"networks": [], "left_out": left_out}
-    for subject in subjects.found(config, layout, made):
+    found = subjects.found(config, layout, made)
+    for subject in found:
+        for name in chosen:
+            formats.check(name, subject)
+    for subject in found:
         if processes.is_first():
             history = _history(subject, made)
             results["networks"].append(_export(config, subject, chosen, history, folder, console))
@@ -67,20 +72,16 @@ def _export(
     folder: Path,
     console: rich.console.Console,
 ) -> dict[str, Any]:
-    written = storage.Written(folder / subject.name)
-    # What an export that was killed left here.
-    shutil.rmtree(written.local, ignore_errors=True)
-    storage.make_folder(written.local)
     files = []
-    for name in chosen:
-        processes.beat()
-        files.append(formats.write(name, subject, written.local))
-        console.print(_line(subject, files[-1]), soft_wrap=True, markup=False, highlight=False)
-    text = card.write(subject, files, history, config.export.licence)
-    (written.local / "README.md").write_text(text, encoding="utf-8")
-    if (written.local / "huggingface").is_dir():
-        (written.local / "huggingface/README.md").write_text(text, encoding="utf-8")
-    written.keep()
+    with _written(folder / subject.name) as local:
+        for name in chosen:
+            processes.beat()
+            files.append(formats.write(name, subject, local))
+            console.print(_line(subject, files[-1]), soft_wrap=True, markup=False, highlight=False)
+        text = card.write(subject, files, history, config.export.licence)
+        (local / "README.md").write_text(text, encoding="utf-8")
+        if (local / "huggingface").is_dir():
+            (local / "huggingface/README.md").write_text(text, encoding="utf-8")
     trial = subject.trial
     return {
         "name": subject.name,
@@ -90,6 +91,22 @@ def _export(
         "figures": trial.figures if trial else {},
         "files": files,
     }
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """Gives a folder on a disk to write in, which at the end becomes `folder`."""
+    if storage.is_remote(folder):
+        written = storage.Written(folder)
+        yield written.local
+        written.keep()
+        return
+    # What an export that was killed left here.
+    shutil.rmtree(folder, ignore_errors=True)
+    for half in folder.parent.glob(".*.tmp"):
+        shutil.rmtree(half, ignore_errors=True)
+    with folders.written(folder) as local:
+        yield local
 
 
 def _line(subject: Subject, file: dict[str, Any]) -> str:
@@ -113,9 +130,7 @@ def _history(subject: Subject, made: Mapping[str, Artefact]) -> list[dict[str, A
         for name in ("prepare", "teacher", "transfer", "distill")
         if name in made and (manifest := made[name].manifest)
     ]
-    own = subject.folder / "manifest.json"
-    if own.exists():
-        manifest = json.loads(own.read_text())
-        if manifest["digest"] not in [other["digest"] for other in found]:
-            found.append(manifest)
+    own = artefacts.manifest(subject.folder)
+    if own is not None and own["digest"] not in [other["digest"] for other in found]:
+        found.append(own)
     return found

@@ -20,7 +20,7 @@ from mobilebert_jax.interop.model import Model
 from mobilebert_jax.opening import find, open_model
 from mobilebert_jax.run.results import FINETUNED, held_out_feed
 from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import finished, loading
+from mobilebert_jax.tasks import loading, pretrained
 from mobilebert_jax.tasks.finished import Finished
 from mobilebert_jax.tasks.loaded import LoadedTask
 from mobilebert_jax.tasks.rows import Rows
@@ -84,7 +84,7 @@ def _subject(
     config: Config, layout: Layout, name: str, folder: Path, prepared: Artefact | None
 ) -> Subject:
     model = open_model(str(folder), layout)
-    trial = finished.existing(folder)
+    trial = pretrained.existing_trial(folder)
     if trial is not None:
         task = _task(config, trial)
         calibration = None

@@ -109,7 +109,12 @@ def task_head(model: Model) -> TaskHead | None:
 def _arrays(tree: Any, layer: int | None = None) -> Any:
     """Returns the parameters as JAX's own arrays, which alone a length left open can cut."""
     index = ... if layer is None else layer
-    return jax.tree.map(lambda array: jnp.asarray(np.asarray(array)[index]), tree)
+
+    def cut(array: Any) -> jax.Array:
+        # Numpy's are cut before they are copied; those that JAX traces cannot become numpy's.
+        return jnp.asarray((array if isinstance(array, jax.Array) else np.asarray(array))[index])
+
+    return jax.tree.map(cut, tree)
 
 
 def _hidden(

@@ -89,18 +89,24 @@ def notes(model: Model) -> list[str]:
     return found
 
 
+def check(model: Model, where: Path) -> None:
+    """Raises InputError for a network that cannot be expressed, a tokenizer that does not fit, and
+    labels that do not fit the outputs."""
+    found = problems(model.config, model.kind)
+    if found:
+        raise InputError(f"{where}: not for Hugging Face: {'; '.join(found)}; {_INSTEAD}")
+    own_format.check_tokenizer(model.tokenizer, model.config, str(where))
+    _outputs(model, where)
+
+
 def write(model: Model, folder: Path) -> list[str]:
     """Writes `folder`, whole or not at all, and returns what a user of it should know.
 
-    Those are `notes`, and what there is to say of the tokenizer. Raises InputError for a network
-    that cannot be expressed, a tokenizer that does not fit, labels that do not fit the outputs, and
+    Those are `notes`, and what there is to say of the tokenizer. Raises InputError as `check`, and
     where `folder` already holds something.
     """
+    check(model, folder)
     config, kind = model.config, model.kind
-    found = problems(config, kind)
-    if found:
-        raise InputError(f"{folder}: not for Hugging Face: {'; '.join(found)}; {_INSTEAD}")
-    own_format.check_tokenizer(model.tokenizer, config, str(folder))
     outputs = _outputs(model, folder)
     pad = 0 if model.tokenizer is None else model.tokenizer.pad
     content = huggingface_config.make(config, kind, model.labels, outputs, pad)
@@ -141,7 +147,7 @@ def read(folder: Path) -> Model:
     labels: tuple[str, ...] = ()
     if kind == "question_answering":
         labels = SPAN_LABELS
-    elif kind in ("sequence_classification", "token_classification"):
+    elif kind == "token_classification" or (kind == "sequence_classification" and outputs > 1):
         labels = settings.labels
     return Model(config, kind, params, labels, tokenizer)
 

@@ -50,6 +50,7 @@ ACTIVATIONS: dict[str, Activation] = {
 _WRITTEN_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
 
 SPAN_LABELS = ("start", "end")
+_SEVERAL_CLASSES = "multi_label_classification"
 _CLASSIFIER_DROPOUT = 0.1  # MobileBERT's and BERT's fine-tuning; the class's own default may be 0
 
 
@@ -101,7 +102,7 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     naming the nearest, and for values of a wrong type.
     """
     kind, model_type = _architecture(content, where)
-    _refuse(content, where)
+    _refuse(content, kind, where)
     keys = _KEYS | (_MOBILEBERT_KEYS if model_type == "mobilebert" else {})
     values = {
         key.ours: _value(content, name, getattr(key, model_type), where)
@@ -117,6 +118,12 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     found = sizes.problems(config)
     if config.vocab_size < 1:
         found.append(f"vocab_size={config.vocab_size} must be at least 1")
+    if model_type == "mobilebert" and names.huggingface_body(config) == "bert":
+        found.append(
+            "a MobileBERT with nothing of MobileBERT (use_bottleneck and trigram_input are false, "
+            "normalization_type is layer_norm, num_feedforward_networks is 1) is a BERT; save its "
+            "tensors under the names of BERT, with a BertConfig"
+        )
     if found:
         raise InputError(f"{where}: {'; '.join(found)}")
     outputs, labels = _labels(content, where)
@@ -183,7 +190,7 @@ def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None,
         if model_type not in (None, model_type_of_name):
             raise InputError(f"{where}: the model_type {model_type!r} has no architecture {name}")
         return kind, model_type_of_name
-    if model_type not in CLASSES:
+    if not isinstance(model_type, str) or model_type not in CLASSES:
         raise InputError(
             f"{where}: the model_type {model_type!r} is not one of this project's; the nearest is "
             f"{nearest(str(model_type), CLASSES)}"
@@ -191,7 +198,7 @@ def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None,
     return None, model_type
 
 
-def _refuse(content: Mapping[str, Any], where: Path) -> None:
+def _refuse(content: Mapping[str, Any], kind: Kind | None, where: Path) -> None:
     """Raises InputError for settings that change what a network computes and that ours lacks."""
     only: dict[str, tuple[Any, ...]] = {
         "position_embedding_type": ("absolute",),
@@ -202,6 +209,11 @@ def _refuse(content: Mapping[str, Any], where: Path) -> None:
     for key, allowed in only.items():
         if content.get(key) not in (None, *allowed):
             raise InputError(f"{where}: {key}={content[key]!r} is not supported, only {allowed[0]}")
+    if kind == "sequence_classification" and content.get("problem_type") == _SEVERAL_CLASSES:
+        raise InputError(
+            f"{where}: problem_type={_SEVERAL_CLASSES!r} is not supported: its outputs are a "
+            "sigmoid for each class, any number of which may hold, and here one class holds"
+        )
 
 
 def _value(content: Mapping[str, Any], name: str, default: Any, where: Path) -> Any:
@@ -265,5 +277,7 @@ def _labels(content: Mapping[str, Any], where: Path) -> tuple[int, tuple[str, ..
     if not isinstance(by_id, dict) or set(by_id) != {str(i) for i in range(len(by_id))}:
         raise InputError(f'{where}: "id2label" must name each of 0, 1, 2, ... once, not {by_id!r}')
     labels = tuple(str(by_id[str(i)]) for i in range(len(by_id)))
+    if len(set(labels)) != len(labels):
+        raise InputError(f'{where}: the names in "id2label" must be different, not {labels}')
     made_up = tuple(f"LABEL_{i}" for i in range(len(by_id)))
     return len(labels), () if labels == made_up else labels

@@ -27,12 +27,20 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 VOCABULARY = "vocab.txt"
 SENTENCEPIECE = ("sentencepiece.model", "spiece.model")
 
+_LIBRARY_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes without rules of their own."""
 _WORDPIECE_CLASSES = (
     *(f"{stem}Tokenizer{speed}" for stem in CLASSES.values() for speed in ("", "Fast")),
-    "PreTrainedTokenizerFast",
-    "TokenizersBackend",
+    *_LIBRARY_CLASSES,
 )
 _LONGEST_WORD = 200  # characters, as in BERT; longer words are unknown
+_RULES = {
+    "continuing_subword_prefix": "##",
+    "normalizer": "BertNormalizer",
+    "pre_tokenizer": "BertPreTokenizer",
+}
+"""Of a tokenizer.json that splits as BERT's WordPiece."""
+_WITHOUT = "To read the network without its tokenizer, take the tokenizer's files away"
 
 
 def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: int) -> list[str]:
@@ -63,6 +71,10 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
             "tokenize_chinese_chars": True,
             "strip_accents": tokenizer.lowercase,
         }
+        notes.append(
+            "Words of 101 to 200 characters are split into pieces here, as by BERT's own code; "
+            "transformers 5 takes them for unknown."
+        )
     else:
         tokenizer.save(folder)
         # Its settings, of another form than those which the library keeps under this name.
@@ -71,7 +83,8 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
             (folder / SENTENCEPIECE[0]).read_bytes(), str(folder / SENTENCEPIECE[0])
         )
         library = sentencepiece_model.library(model, tokenizer.unk)
-        about["tokenizer_class"] = "PreTrainedTokenizerFast"
+        # The model alone decides: no setting lowers what it does not.
+        about |= {"tokenizer_class": _LIBRARY_CLASSES[0], "do_lower_case": model.lowercase}
         if library is None:
             notes.append(
                 f"The tokenizer is {SENTENCEPIECE[0]} alone: `tokenizers` has no equal of its "
@@ -93,8 +106,9 @@ def read(folder: Path) -> Tokenizer | None:
     """Returns the tokenizer of a folder, None where it holds none that this project has.
 
     SentencePiece models go before `vocab.txt`, and that before a WordPiece `tokenizer.json`. Raises
-    InputError for a file that cannot be read, and for a WordPiece that splits by other rules than
-    BERT's, since its ids would be others.
+    InputError for a file that cannot be read, for a WordPiece that splits by other rules than
+    BERT's, and for a SentencePiece model around which a class has rules of its own, since the ids
+    would be others.
     """
     about = _optional_json(folder / CONFIG)
     library = _optional_json(folder / LIBRARY_FILE)
@@ -102,8 +116,13 @@ def read(folder: Path) -> Tokenizer | None:
         if (folder / name).is_file():
             content = (folder / name).read_bytes()
             model = sentencepiece_model.parse(content, str(folder / name))
-            lowercase = bool(about.get("do_lower_case", model.lowercase))
-            return SentencePiece(content, model.kind, lowercase, str(folder / name))
+            _check_class(about, _LIBRARY_CLASSES, folder)
+            if about.get("do_lower_case", model.lowercase) not in (None, model.lowercase):
+                raise InputError(
+                    f"{folder / CONFIG}: do_lower_case={about['do_lower_case']}, but {name} itself "
+                    f"{'lowers' if model.lowercase else 'does not lower'} its text. {_WITHOUT}"
+                )
+            return SentencePiece(content, model.kind, model.lowercase, str(folder / name))
     path = folder / VOCABULARY
     inside = library.get("model")
     inside = inside if isinstance(inside, Mapping) else {}
@@ -114,6 +133,9 @@ def read(folder: Path) -> Tokenizer | None:
         content = _vocabulary(inside, path)
     else:
         return None
+    _check_class(about, _WORDPIECE_CLASSES, folder)
+    if _is_wordpiece(inside):
+        _check_rules(library, inside, folder / LIBRARY_FILE)
     return WordPiece(content, _lowercase(about, library, folder), str(path))
 
 
@@ -161,15 +183,42 @@ def _vocabulary(model: Mapping[str, Any], path: Path) -> bytes:
     return "".join(f"{piece}\n" for piece in pieces).encode()
 
 
+def _check_class(about: Mapping[str, Any], allowed: tuple[str, ...], folder: Path) -> None:
+    """Raises InputError for a class of `transformers` that splits otherwise than its files say."""
+    name = about.get("tokenizer_class") or allowed[0]
+    if name not in allowed:
+        raise InputError(
+            f"{folder / CONFIG}: the tokenizer_class {name!r} splits by other rules than those of "
+            f"{' or '.join(allowed)}; the nearest is {settings.nearest(str(name), allowed)!r}. "
+            f"{_WITHOUT}"
+        )
+
+
+def _check_rules(library: Mapping[str, Any], model: Mapping[str, Any], path: Path) -> None:
+    """Raises InputError for a tokenizer.json whose WordPiece is not cut out of text as BERT's."""
+    parts = {name: library.get(name) for name in ("normalizer", "pre_tokenizer")}
+    kinds = {
+        n: part.get("type") if isinstance(part, Mapping) else part for n, part in parts.items()
+    }
+    found = {"continuing_subword_prefix": model.get("continuing_subword_prefix", "##"), **kinds}
+    for name, value in _RULES.items():
+        if found[name] != value:
+            raise InputError(
+                f"{path}: {name} is {found[name]!r}; only {value!r} is supported. {_WITHOUT}"
+            )
+    added, vocab = library.get("added_tokens") or [], model.get("vocab")
+    size = len(vocab) if isinstance(vocab, Mapping) else 0
+    for token in added if isinstance(added, list) else [added]:
+        at = token.get("id") if isinstance(token, Mapping) else None
+        if type(at) is not int or not 0 <= at < size:
+            raise InputError(
+                f"{path}: added_tokens holds {token!r}, which is not among the {size} pieces of "
+                f"the vocabulary; only tokens that are can be read. {_WITHOUT}"
+            )
+
+
 def _lowercase(about: Mapping[str, Any], library: Mapping[str, Any], folder: Path) -> bool:
     """Returns whether a WordPiece lowers its text; raises InputError for rules unlike BERT's."""
-    name = about.get("tokenizer_class") or _WORDPIECE_CLASSES[0]
-    if name not in _WORDPIECE_CLASSES:
-        raise InputError(
-            f"{folder / CONFIG}: the tokenizer_class {name!r} splits by other rules than BERT's "
-            f"WordPiece; the nearest is {settings.nearest(str(name), _WORDPIECE_CLASSES)!r}. To "
-            "read the network without its tokenizer, take the tokenizer's files away"
-        )
     normalizer = library.get("normalizer")
     normalizer = normalizer if isinstance(normalizer, Mapping) else {}
     rules = {

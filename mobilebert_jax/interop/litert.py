@@ -11,6 +11,7 @@ import io
 import os
 import typing
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ def export(
     if mode in ("weight_int8", "dynamic_int8"):
         content = _weights_in_8_bits(content, mode)
     elif calibration is not None and mode == "int8":
-        content = _in_8_bits(model.config, content, calibration)
+        content = _in_8_bits(model.config, content, calibration, batch or 1)
     verified = verification.publish(
         model,
         path,
@@ -131,16 +132,19 @@ def runner(path: Path, batch: int | None = 1) -> Runner:
         interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(SIGNATURE)
         made: list[dict[str, np.ndarray]] = []
-        for start in range(0, rows, size):
-            # The last rows once more fill the last batch.
-            part = inputs.rows(start, start + size)
-            missing = size - len(part.input_ids_NT)
-            padded = (np.pad(array, ((0, missing), (0, 0)), mode="edge") for array in part)
-            found = signature(**dict(zip(INPUTS, padded, strict=True)))
-            made.append({name: array[: size - missing] for name, array in found.items()})
-        return {name: np.concatenate([part[name] for part in made]) for name in made[0]}
+        for batch_inputs in _batches(inputs, size):
+            made.append(signature(**dict(zip(INPUTS, batch_inputs, strict=True))))
+        return {name: np.concatenate([part[name] for part in made])[:rows] for name in made[0]}
 
     return run
+
+
+def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    """Yields all rows in batches of `size`, the last of which the last row fills up."""
+    for start in range(0, len(inputs.input_ids_NT), size):
+        part = inputs.rows(start, start + size)
+        missing = size - len(part.input_ids_NT)
+        yield Inputs(*(np.pad(array, ((0, missing), (0, 0)), mode="edge") for array in part))
 
 
 def _converted(model: Model, length: int, batch: int, *, mask: Mask) -> bytes:
@@ -173,28 +177,27 @@ def _weights_in_8_bits(content: bytes, mode: Mode) -> bytes:
     return _quantized(content, recipe, None)
 
 
-def _in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> bytes:
+def _in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs, batch: int) -> bytes:
     graph = Graph(content)
     graph.flatten_biases()
     scores = graph.drop_minima()
     recipe = _integer_recipe(config)
-    ranges = _ranges(graph.content(), recipe, calibration)
+    ranges = _ranges(graph.content(), recipe, calibration, batch)
     for name in scores:
         ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
     return _quantized(graph.content(), recipe.get_quantization_recipe(), ranges)
 
 
-def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
+def _ranges(
+    content: bytes, recipe: Any, calibration: Inputs, batch: int
+) -> dict[str, dict[str, np.ndarray]]:
     """Returns the least and the largest value of every tensor over all examples.
 
     The quantiser's own average over examples would cut off what only some of them have: padding.
     """
     module = verification.package("ai_edge_quantizer.calibrator")
     update = verification.package("ai_edge_quantizer.utils.qsv_utils").min_max_update
-    rows = [
-        dict(zip(INPUTS, calibration.rows(row, row + 1), strict=True))
-        for row in range(len(calibration.input_ids_NT))
-    ]
+    rows = [dict(zip(INPUTS, part, strict=True)) for part in _batches(calibration, batch)]
     with warnings.catch_warnings():
         # Of the memory that keeping every tensor takes, which calibration is about.
         warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")

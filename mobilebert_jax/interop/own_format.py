@@ -73,11 +73,15 @@ def read(folder: Path) -> Model:
     labels = content.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f'{path}: "labels" must be a list of names, not {labels!r}')
+    if len(set(labels)) != len(labels):
+        raise InputError(f'{path}: "labels" must be different names, not {labels!r}')
     config = _model_config(content.get("model"), path)
     where = folder / tensor_files.SAFETENSORS
     params = _params(config, kind, tensor_files.read(where), where)
     if labels and (kind not in TASK_KINDS or len(labels) != len(params["task"]["dense"]["bias"])):
         raise InputError(f'{path}: {len(labels)} "labels" do not go with the outputs in {where}')
+    if kind == "sequence_classification" and len(labels) == 1:
+        labels = []  # one output is a number, whatever it is called
     tokenizer = _tokenizer(folder)
     check_tokenizer(tokenizer, config, str(folder))
     return Model(config, kind, params, tuple(labels), tokenizer)
@@ -111,6 +115,9 @@ def _model_config(content: Any, path: Path) -> ModelConfig:
                 )
         elif type(value) is not hint and not (hint is float and type(value) is int):
             raise InputError(f"{path}: model.{key}={value!r} must be of type {hint.__name__}")
+    missing = [f"model.{key}" for key in hints if key not in content]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; every setting must be there")
     config = ModelConfig(**content)
     found = sizes.problems(config)
     if config.vocab_size < 1:
@@ -137,7 +144,7 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
     if not (folder / tokenizer_lib.SETTINGS_FILE).is_file():
         return None
     saved = tensor_files.read_json(folder / tokenizer_lib.SETTINGS_FILE)
-    if saved.get("kind") not in tokenizer_lib.VOCABULARY_FILES or not isinstance(
+    if saved.get("kind") not in tuple(tokenizer_lib.VOCABULARY_FILES) or not isinstance(
         saved.get("lowercase"), bool
     ):
         raise InputError(

@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[Model, list[str]]:
 def _is_own(path: Path) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return False  # the reader of that format says what is wrong
     return isinstance(found, dict) and found.get("format") == own_format.FORMAT
 

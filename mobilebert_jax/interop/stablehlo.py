@@ -47,8 +47,12 @@ def export(
     if batch is not None and batch < 1:
         raise InputError(f"batch {batch} must be at least 1, or None to leave it open")
     most = model.config.max_positions
-    b, t = jax.export.symbolic_shape("b, t", constraints=[f"t <= {most}"])
-    spec = jax.ShapeDtypeStruct((batch or b, length or t), jnp.int32)
+    # A symbol that no shape has could not be bound when the program runs.
+    if length is None:
+        b, t = jax.export.symbolic_shape("b, t", constraints=[f"t <= {most}"])
+    else:
+        (b,), t = jax.export.symbolic_shape("b"), length
+    spec = jax.ShapeDtypeStruct((batch or b, t), jnp.int32)
     function = jax.jit(forward.function(model, mask=mask))
     # The platform that runs here too, since the file is compared with ours before it is published.
     wanted = tuple(dict.fromkeys((*platforms, "cpu")))

@@ -82,6 +82,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg})"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object in braces, not {type(content).__name__}")
     return content

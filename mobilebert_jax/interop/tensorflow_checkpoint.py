@@ -26,7 +26,12 @@ VOCABULARY = "vocab.txt"
 TEACHER = "teacher/"
 
 _SKIPPED = (
-    (r"/(adam|lamb)_[mv]$|/(Adam|LAMB|Momentum)\w*$|^beta[12]_power$", "state of the optimiser"),
+    (
+        r"/(adam|lamb)_[mv]$|/adafactor_[mv][cr]?$|^beta[12]_power$"
+        r"|/(Adam|LAMB|Momentum|RMSProp|Adagrad|Adafactor)\w*$",
+        "state of the optimiser",
+    ),
+    (r"/ExponentialMovingAverage$", "moving average of a tensor"),
     (r"(^|/)(global_step|\w*_counter)$", "counter"),
     (r"FakeQuant", "range of quantisation-aware training"),
 )
@@ -123,7 +128,8 @@ def find(path: Path) -> Path:
     listed = ", ".join(prefix.name for prefix in found) or "none"
     latest = path / "checkpoint"
     if latest.is_file():
-        match = re.search(r'^model_checkpoint_path:\s*"(.+)"', latest.read_text(), re.MULTILINE)
+        text = latest.read_text(encoding="utf-8", errors="replace")
+        match = re.search(r'^model_checkpoint_path:\s*"(.+)"', text, re.MULTILINE)
         if match is None:
             raise InputError(f"{latest}: names no model_checkpoint_path; there are: {listed}")
         prefix = path / Path(match.group(1)).name

@@ -73,8 +73,16 @@ def package(name: str) -> ModuleType:
 
 def examples(model: Model, length: int) -> Inputs:
     """Returns `SENTENCES` as the network reads them, or random ids where it has no tokenizer."""
-    if model.tokenizer is not None:
-        return encode(model.tokenizer, SENTENCES, length)
+    if model.tokenizer is None:
+        found = _random(model, length)
+    else:
+        found = encode(model.tokenizer, SENTENCES, length)
+    # A network with one type of segment has no vector for the second text.
+    segments_NT = np.minimum(found.segment_ids_NT, model.config.type_vocab_size - 1)
+    return found._replace(segment_ids_NT=segments_NT)
+
+
+def _random(model: Model, length: int) -> Inputs:
     generator = np.random.default_rng(0)
     lengths_N = np.linspace(min(3, length), length, len(SENTENCES)).astype(int)
     mask_NT = (np.arange(length) < lengths_N[:, None]).astype(np.int32)

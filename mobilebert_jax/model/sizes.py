@@ -8,6 +8,7 @@ Source: MobileBERT (Sun et al., ACL 2020), Table 1 and section 3; the authors' m
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "relu6"]
@@ -124,12 +125,29 @@ _POSITIVE = (
 )
 
 
+_ARRAYS = (
+    ("vocab_size", "embedding"),
+    ("type_vocab_size", "hidden"),
+    ("max_positions", "hidden"),
+    ("layers", "hidden", "bottleneck"),
+    ("layers", "feedforwards", "bottleneck", "intermediate"),
+)
+_MOST_NUMBERS = 2**31 - 1
+"""In the arrays of one kind, those of all blocks together: indices are 32 bits wide."""
+
+
 def problems(config: ModelConfig) -> list[str]:
     """Returns one sentence for each setting that contradicts another, naming what is allowed."""
     found = [
         f"{name}={getattr(config, name)} must be at least 1"
         for name in _POSITIVE
         if getattr(config, name) < 1
+    ]
+    found += [
+        f"{' x '.join(f'{name}={getattr(config, name)}' for name in names)} are too many numbers; "
+        f"at most {_MOST_NUMBERS:,} are possible"
+        for names in _ARRAYS
+        if math.prod(getattr(config, name) for name in names) > _MOST_NUMBERS
     ]
     if found:
         return found
@@ -155,8 +173,8 @@ def problems(config: ModelConfig) -> list[str]:
         )
     if config.vocab_size < 0:
         found.append(f"vocab_size={config.vocab_size} must be 0 (the tokenizer's) or more")
-    if config.initializer_range <= 0:
-        found.append(f"initializer_range={config.initializer_range} must be above 0")
+    if not 0.0 < config.initializer_range < math.inf:
+        found.append(f"initializer_range={config.initializer_range} must be finite and above 0")
     if config.embedding > config.hidden:
         found.append(f"embedding={config.embedding} is wider than hidden={config.hidden}")
     for name in ("hidden_dropout", "attention_dropout"):

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mobilebert_jax.config import InputError, nearest
@@ -24,6 +24,8 @@ MODES = {
     "answer": 'answers to JSON lines with "question" and "context"',
     "embed": "a vector for every text",
 }
+Answer = Callable[[Sequence[Item]], list[dict[str, Any]]]
+
 GROUP_BATCHES = 8
 """Batches that are read before the first is answered; texts of like length go together."""
 
@@ -61,7 +63,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _answerer(
     options: argparse.Namespace,
-) -> tuple[Callable[[Sequence[Item]], list[dict[str, Any]]], int]:
+) -> tuple[Answer, int]:
     """Returns what answers, and how many items at once are best."""
     # Imported late: a mistake on the command line should not wait for jax to load.
     from mobilebert_jax import opening
@@ -90,6 +92,31 @@ def _answerer(
     return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size
 
 
+def _answered(answer: Answer, group: Sequence[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Yields items with their answers, those before a mistake too."""
+    try:
+        found = answer(group)
+    except InputError:
+        if len(group) == 1:
+            raise
+        half = len(group) // 2
+        yield from _answered(answer, group[:half])
+        yield from _answered(answer, group[half:])
+        return
+    yield from zip(group, found, strict=True)
+
+
+def _line(item: Item, found: dict[str, Any]) -> str:
+    given = {"id": item.fields["id"]} if "id" in item.fields else {}
+    try:
+        return json.dumps({**given, **found}, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise InputError(
+            f"{item.where}: the answer, or the id given, holds a number that is infinite or none "
+            "(NaN), which JSON has no place for"
+        ) from None
+
+
 def main(arguments: Sequence[str]) -> int:
     """Answers standard input and returns the exit code; answers to lines before a mistake stay."""
     try:
@@ -97,9 +124,8 @@ def main(arguments: Sequence[str]) -> int:
         answer, at_once = _answerer(options)
         lines = items_lib.read(sys.stdin.buffer, "standard input")
         for group in items_lib.in_groups(lines, at_once):
-            for item, found in zip(group, answer(group), strict=True):
-                given = {"id": item.fields["id"]} if "id" in item.fields else {}
-                print(json.dumps({**given, **found}, ensure_ascii=False))
+            for item, found in _answered(answer, group):
+                print(_line(item, found))
             sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mobilebert_jax import config
+from mobilebert_jax.config import InputError
 from mobilebert_jax.predict.items import Item
 from mobilebert_jax.predict.scoring import Scoring
 from mobilebert_jax.tasks import squad_answers, squad_files
@@ -11,6 +12,7 @@ from mobilebert_jax.tasks.rows import Rows
 from mobilebert_jax.tasks.squad_windows import windows
 
 KINDS = ("question_answering",)
+_LEAST_LENGTH = 5
 
 
 def answerer(
@@ -21,6 +23,12 @@ def answerer(
     Each answer is a text of the context, "" where the best is that there is none, which only
     `may_be_unanswerable` allows; `answers` are the `top` best with probabilities.
     """
+    scoring.check_pairs("answer")
+    if scoring.length < _LEAST_LENGTH:
+        raise InputError(
+            f"--length={scoring.length} must be at least {_LEAST_LENGTH} for answer: [CLS], a "
+            "piece of the question, [SEP], a piece of the context, [SEP]"
+        )
     predict = scoring.predictor()
     usual = config.Span()
     span = config.Span(

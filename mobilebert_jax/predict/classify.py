@@ -31,7 +31,7 @@ def answerer(scoring: Scoring) -> Answer:
     number = not scoring.labels
 
     def classify(items: Sequence[Item]) -> list[dict[str, Any]]:
-        examples = [item.example() for item in items]
+        examples = [scoring.example(item) for item in items]
         rows, _ = of_sentences(examples, scoring.tokenizer, scoring.length, number=number)
         outputs_NC = predict(scoring.params, rows)
         if number and outputs_NC.shape[1] == 1:
@@ -55,6 +55,7 @@ def _tagger(scoring: Scoring) -> Answer:
         sentences = [Tagged(_words(item), (), item.where) for item in items]
         rows, _ = of_words(sentences, scoring.tokenizer, scoring.length)
         scores_FC = softmax(predict(scoring.params, rows))
+        labels = scoring.labels or tuple(map(str, range(scores_FC.shape[1])))
         first_F = rows.token_targets["label_weights"] > 0
         found = []
         for index, sentence in enumerate(sentences):
@@ -65,7 +66,7 @@ def _tagger(scoring: Scoring) -> Answer:
             found.append(
                 {
                     "words": list(kept),
-                    "tags": [scoring.labels[i] for i in scores_WC.argmax(axis=1)],
+                    "tags": [labels[i] for i in scores_WC.argmax(axis=1)],
                     "scores": [round(float(s), 6) for s in scores_WC.max(axis=1)],
                     "words_left_out": len(sentence.words) - len(kept),
                 }
@@ -91,6 +92,7 @@ def _texts(item: Item, name: str) -> tuple[str, ...]:
 
 
 def _chooser(scoring: Scoring) -> Answer:
+    scoring.check_pairs("choices")
     predict = scoring.predictor()
 
     def choose(items: Sequence[Item]) -> list[dict[str, Any]]:

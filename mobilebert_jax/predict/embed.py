@@ -37,7 +37,7 @@ def answerer(scoring: Scoring, *, pool: str) -> Callable[[Sequence[Item]], list[
     apply = scoring.apply(embed)
 
     def answer(items: Sequence[Item]) -> list[dict[str, Any]]:
-        examples = [item.example() for item in items]
+        examples = [scoring.example(item) for item in items]
         rows, _ = of_sentences(examples, scoring.tokenizer, scoring.length, number=True)
         found: list[dict[str, Any]] = [{}] * len(items)
         for chosen, vectors_BD in apply(scoring.params, rows):

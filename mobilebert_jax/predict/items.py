@@ -1,6 +1,5 @@
 """What is asked: one item a line, plain text or JSON, with the line it stands on for messages."""
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -55,18 +54,34 @@ def read(lines: Iterable[bytes], name: str) -> Iterator[Item]:
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        # What cannot be written as UTF-8, half a surrogate pair, no tokenizer reads either.
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: holds half of a surrogate pair, which is no text") from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: not valid JSON at character {error.pos} ({error.msg}); a line that begins "
             'with { is read as JSON, so write a text that does as {"text": "..."}'
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: JSON that cannot be read ({error})") from None
     if not isinstance(found, dict):
         raise InputError(f"{where}: a JSON object is needed")
     return found
 
 
 def in_groups(items: Iterable[Element], size: int) -> Iterator[list[Element]]:
-    """Yields lists of up to `size` items, as soon as each is full."""
-    iterator = iter(items)
-    while group := list(itertools.islice(iterator, size)):
+    """Yields lists of up to `size` items, as soon as each is full, and those before a mistake."""
+    group: list[Element] = []
+    try:
+        for item in items:
+            group.append(item)
+            if len(group) == size:
+                yield group
+                group = []
+    except InputError:
+        if group:
+            yield group
+        raise
+    if group:
         yield group

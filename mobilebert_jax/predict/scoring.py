@@ -17,7 +17,9 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Params
 from mobilebert_jax.partition import rules
 from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.predict.items import Item
 from mobilebert_jax.run.state import Layout
+from mobilebert_jax.tasks.examples import Example
 from mobilebert_jax.tasks.predict import ByBatch, Predictor, by_batch, predictor
 
 
@@ -34,6 +36,22 @@ class Scoring:
     batch_size: int
     length: int
     """Tokens of one example at most."""
+
+    def check_pairs(self, where: str) -> None:
+        """Raises InputError where the network cannot tell the second text of a pair."""
+        types = self.network.config.type_vocab_size
+        if types < 2:
+            raise InputError(
+                f"{where}: a second text needs a network with two types of segments, and this one "
+                f"has type_vocab_size={types}"
+            )
+
+    def example(self, item: Item) -> Example:
+        """Returns an item's text, or its pair of texts; raises InputError as `check_pairs`."""
+        found = item.example()
+        if found.second is not None:
+            self.check_pairs(item.where)
+        return found
 
     def apply(self, function: Callable[[Params, Batch], Any]) -> ByBatch:
         """Returns `tasks.predict.by_batch` of `function` at these sizes."""

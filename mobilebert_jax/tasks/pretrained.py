@@ -23,6 +23,7 @@ from mobilebert_jax.run import checkpoint
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout
 from mobilebert_jax.tasks import finished
+from mobilebert_jax.tasks.finished import Finished
 
 MODEL_SETTINGS = {
     "teacher": "teacher.model.",
@@ -90,7 +91,7 @@ def find(setting: str, folder: str) -> Pretrained:
         artefact = artefacts.existing(stage, directory)
         if artefact is not None:
             return open_stage(artefact)
-    trial = finished.existing(directory)
+    trial = existing_trial(directory)
     if trial is not None:
         return Pretrained(
             directory, trial.digest, trial.model, trial.tokenizer, None,
@@ -103,6 +104,12 @@ def find(setting: str, folder: str) -> Pretrained:
         f"({', '.join(MODEL_SETTINGS)}); it should be one like runs/<name>/distill-<digest> that "
         f"holds a manifest.json, {reading.FORMATS}"
     )
+
+
+def existing_trial(directory: Path) -> Finished | None:
+    """Returns the finished trial in `directory`; None where there is none, or the manifest of
+    another program."""
+    return finished.existing(directory) if artefacts.manifest(directory) else None
 
 
 def open_stage(artefact: Artefact) -> Pretrained:
@@ -130,7 +137,9 @@ def _imported(setting: str, directory: Path) -> Pretrained:
             "was trained with beside its weights"
         )
     _check_vocabulary(directory, found.config, found.tokenizer)
-    digest = hashlib.sha256(repr((found.config, found.tokenizer.digest)).encode())
+    # The same parameters under other names of classes are another network to whoever uses it.
+    described = (found.config, found.kind, found.labels, found.tokenizer.digest)
+    digest = hashlib.sha256(repr(described).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(found.params):
         digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
     return Pretrained(

@@ -1,7 +1,9 @@
 """Networks leave as files at the end of a run, and are opened and fine-tuned again."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,13 +14,15 @@ import mobilebert_jax
 from mobilebert_jax import config as config_lib
 from mobilebert_jax import opening, stages
 from mobilebert_jax.config import Config, InputError
-from mobilebert_jax.export import formats
+from mobilebert_jax.export import card, formats
+from mobilebert_jax.export.subjects import Subject
 from mobilebert_jax.interop import huggingface, own_format
 from mobilebert_jax.interop.model import Model
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run.state import Layout
 from mobilebert_jax.tasks import pretrained
 from tests import miniature
+from tests.interop import exchanged
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
@@ -175,3 +179,65 @@ def test_what_was_exported_is_fine_tuned_again_and_for_8_bits(runs: Path, tmp_pa
     ranges = kept.params(layout, kept.made_as)["blocks"]["input"]["input_range"]
     assert (ranges["lowest"] < 0).all() and (ranges["highest"] > 0).all()
     assert not np.isin(np.abs(ranges["highest"]), 6.0).any(), "calibrated"
+
+
+def alone(folder: Path, model: Path, *chosen: str) -> Config:
+    """Returns the export of a network that no run of this project made."""
+    return miniature.experiment(
+        folder, stages=("export",), export__model=str(model), export__formats=chosen
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "message"),
+    [
+        ("masks_padding", "litert_int8", "cannot become a full-integer file alone"),
+        ("paper_form", "huggingface", "not for Hugging Face: query_key='block_input'"),
+    ],
+)
+def test_what_is_impossible_is_said_before_anything_is_written(
+    name: str, last: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = (exchanged.CONFIGS | exchanged.OTHERS)[name]
+    own_format.write(exchanged.make(config, "sequence_classification"), tmp_path / "network")
+    monkeypatch.setattr(formats, "missing", lambda name: [])
+    with pytest.raises(InputError, match=message):
+        run(alone(tmp_path, tmp_path / "network", "mobilebert_jax", last))
+    assert not list(tmp_path.glob("runs/tiny/export-*/network"))
+
+
+def test_a_folder_is_there_whole_or_not_at_all_and_named_after_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = exchanged.make(exchanged.CONFIGS["masks_padding"], "sequence_classification")
+    own_format.write(model, tmp_path / "network")
+    config = alone(tmp_path, tmp_path / "network", "mobilebert_jax")
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "write", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+    export = one(tmp_path / "runs/tiny", "export-*")
+    assert [path.name for path in export.iterdir()] == ["stage.json"]
+    (export / ".network.killed.tmp").mkdir()
+    (export / "network").mkdir()
+    (export / "network/half").touch()
+    run(config)
+    assert {path.name for path in export.iterdir()} == {
+        "stage.json", "manifest.json", "export.json", "network",
+    }  # fmt: skip
+    found = {path.name for path in (export / "network").iterdir()}
+    assert found == {"mobilebert_jax", "README.md"}
+    assert "finished before" in run(config)
+    shutil.copytree(tmp_path / "network", tmp_path / "copy")
+    run(alone(tmp_path, tmp_path / "copy", "mobilebert_jax"))
+    assert one(tmp_path / "runs/tiny", "export-*/copy") != export / "network"
+
+
+def test_a_folder_of_a_network_for_8_bits_says_that_it_is_in_float(tmp_path: Path) -> None:
+    model = exchanged.make(exchanged.CONFIGS["relu6"], "sequence_classification")
+    for quantized in (True, False):
+        trial: Any = SimpleNamespace(quantized=quantized)
+        subject = Subject("x", tmp_path, model, trial, None, 16, None)
+        for name in ("huggingface", "mobilebert_jax"):
+            notes = formats.write(name, subject, tmp_path / str(quantized))["notes"]
+            assert any("computes in float32" in note for note in notes) == quantized

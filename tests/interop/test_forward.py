@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mobilebert_jax
 from mobilebert_jax.config import InputError
-from mobilebert_jax.interop import forward, verification
+from mobilebert_jax.interop import forward, own_format, verification
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.attention import hide_padding
@@ -109,6 +111,30 @@ def test_clipped_scores_equal_the_plain_ones_without_padding() -> None:
         for mask in ("additive", "clipped")
     )
     np.testing.assert_allclose(clipped["sequence_output"], plain["sequence_output"], atol=1e-5)
+
+
+def test_a_loaded_network_is_compiled_and_differentiated(tmp_path) -> None:
+    own_format.write(exchanged.make(CONFIGS["masks_padding"], "sequence_classification"), tmp_path)
+    model, params, _, config = mobilebert_jax.load(tmp_path)
+    ids, mask, segments = [[5, 8, 9, 6]], [[1] * 4], [[0] * 4]
+    plain = model(params, ids, mask, segments)["logits"]
+
+    def loss(params: Any, inputs: Any) -> Any:
+        logits = model(params, *inputs)["logits"]
+        return logits.sum(), logits
+
+    inputs = tuple(map(jnp.asarray, (ids, mask, segments)))
+    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(params, inputs)
+    np.testing.assert_allclose(logits, plain, atol=1e-5)
+    np.testing.assert_allclose(gradients["task"]["dense"]["bias"], np.ones(3), atol=1e-6)
+    assert gradients["blocks"]["input"]["kernel"].shape[0] == config.layers
+    assert np.abs(gradients["blocks"]["input"]["kernel"]).min(axis=0).max() > 0
+
+
+def test_a_network_with_one_type_of_segment_is_asked_for_no_other() -> None:
+    model = exchanged.make(dataclasses.replace(CONFIGS["bert"], type_vocab_size=1), "bare")
+    for asked in (model, model._replace(tokenizer=None)):
+        assert verification.examples(asked, LENGTH).segment_ids_NT.max() == 0
 
 
 def test_lengths_beyond_the_positions_are_refused() -> None:

@@ -67,6 +67,8 @@ def test_numbers_and_unnamed_classes_come_back(tmp_path: Path) -> None:
     model = exchanged.make(config, "sequence_classification", ("one",))._replace(labels=())
     huggingface.write(model, tmp_path / "number")
     assert_equal(huggingface.read(tmp_path / "number"), model)
+    change_json(tmp_path / "number" / "config.json", id2label={"0": "toxicity"})
+    assert_equal(huggingface.read(tmp_path / "number"), model)
     model = exchanged.make(config, "token_classification")._replace(labels=())
     huggingface.write(model, tmp_path / "unnamed")
     assert_equal(huggingface.read(tmp_path / "unnamed"), model)
@@ -297,7 +299,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_wordpiece_is_read_from_either_file(lowercase: bool, tmp_path: Path) -> None:
     ours = exchanged.wordpiece(lowercase)
     notes = huggingface_tokenizer.write(ours, tmp_path, "bert", 16)
-    assert notes == []
+    assert len(notes) == 1 and "Words of 101 to 200 characters" in notes[0]
     (tmp_path / "tokenizer_config.json").unlink()
     for file in ("vocab.txt", "tokenizer.json"):
         found = huggingface_tokenizer.read(tmp_path)
@@ -335,6 +337,40 @@ def test_other_rules_than_those_of_bert_are_refused(
         huggingface_tokenizer.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "model",
+            {"continuing_subword_prefix": "@@"},
+            "continuing_subword_prefix is '@@'; only '#",
+        ),
+        ("normalizer", {"type": "Lowercase"}, "normalizer is 'Lowercase'; only 'BertNormalizer'"),
+        ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer is 'Whitespace'; only 'BertPre"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_library_file_with_other_rules_is_refused(
+    part: str, changes: dict[str, Any], message: str, beside: bool, tmp_path: Path
+) -> None:
+    huggingface_tokenizer.write(exchanged.wordpiece(), tmp_path, "bert", 16)
+    path = tmp_path / "tokenizer.json"
+    change_json(path, **{part: json.loads(path.read_text())[part] | changes})
+    if not beside:
+        (tmp_path / "vocab.txt").unlink()
+    with pytest.raises(InputError, match=rf"tokenizer\.json: {message}"):
+        huggingface_tokenizer.read(tmp_path)
+
+
+def test_added_tokens_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    huggingface_tokenizer.write(exchanged.wordpiece(), tmp_path, "bert", 16)
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.add_tokens(["tokyotower"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"added_tokens holds .*tokyotower.* the 27 pieces"):
+        huggingface_tokenizer.read(tmp_path)
+
+
 @pytest.mark.parametrize("vocab", [{"[PAD]": 1}, {"[PAD]": "0"}, ["[PAD]"], None])
 def test_a_damaged_vocabulary_is_refused(vocab: Any, tmp_path: Path) -> None:
     content = {"model": {"type": "WordPiece", "vocab": vocab}}
@@ -361,8 +397,25 @@ def test_sentencepiece_models_come_back(kind: Any, lowercase: bool, tmp_path: Pa
         assert found is not None and found.digest == ours.digest
         if present:
             (tmp_path / "written" / "tokenizer_config.json").unlink()
+    for changes, message in (
+        (
+            {"do_lower_case": not lowercase},
+            f"do_lower_case={not lowercase}, but sentencepiece.model",
+        ),
+        ({"tokenizer_class": "AlbertTokenizer"}, "'AlbertTokenizer' splits by other rules"),
+    ):
+        (tmp_path / "written" / "tokenizer_config.json").write_text(json.dumps(changes))
+        with pytest.raises(InputError, match=message):
+            huggingface_tokenizer.read(tmp_path / "written")
+    (tmp_path / "written" / "tokenizer_config.json").unlink()
     path = tmp_path / "written" / "sentencepiece.model"
     content = path.read_bytes()
+    # What the settings of a run say of a model from elsewhere changes nothing that it does.
+    called = tokenizer_lib.SentencePiece(content, kind, not lowercase, "a test")
+    (tmp_path / "called").mkdir()
+    huggingface_tokenizer.write(called, tmp_path / "called", "mobilebert", 16)
+    found = huggingface_tokenizer.read(tmp_path / "called")
+    assert found is not None and found.lowercase == lowercase
     for length in (1, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match=r"sentencepiece\.model: not a"):

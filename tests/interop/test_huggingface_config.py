@@ -147,6 +147,28 @@ MOBILE: dict[str, Any] = {"model_type": "mobilebert"}
         ),
         (MOBILE | {"id2label": {"0": "a", "2": "b"}}, "id2label.*0, 1, 2"),
         (MOBILE | {"id2label": ["a"]}, "id2label.*0, 1, 2"),
+        (MOBILE | {"id2label": {"0": "a", "1": "a"}}, "must be different, not .'a', 'a'"),
+        (
+            {
+                "architectures": ["BertForSequenceClassification"],
+                "problem_type": "multi_label_classification",
+            },
+            "problem_type='multi_label_classification' is not supported: .* sigmoid",
+        ),
+        ({"model_type": [1]}, r"model_type \[1\] is not one"),
+        (MOBILE | {"initializer_range": float("nan")}, "initializer_range=nan must be finite"),
+        (MOBILE | {"vocab_size": 10**12}, "vocab_size=1000000000000 x embedding=128"),
+        (
+            MOBILE
+            | {
+                "use_bottleneck": False,
+                "trigram_input": False,
+                "num_feedforward_networks": 1,
+                "normalization_type": "layer_norm",
+                "embedding_size": 512,
+            },
+            "nothing of MobileBERT .* is a BERT; save .* BertConfig",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused(content: dict[str, Any], message: str) -> None:

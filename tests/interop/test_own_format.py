@@ -11,9 +11,11 @@ import pytest
 from mobilebert_jax.config import InputError
 from mobilebert_jax.interop import own_format, tensor_files
 from mobilebert_jax.interop.model import Kind, Model
+from mobilebert_jax.tasks import pretrained
 from tests.interop import exchanged
 
 ALL = exchanged.CONFIGS | exchanged.OTHERS
+SETTINGS = dataclasses.asdict(ALL["tiny"])
 
 
 def assert_equal(found: Model, model: Model) -> None:
@@ -70,12 +72,15 @@ def saved(tmp_path: Path) -> Path:
         ({"kind": "questions"}, "'questions'; the nearest is question_answering"),
         ({"labels": "start"}, "must be a list of names"),
         ({"labels": ["a", "b", "c"]}, '3 "labels" do not go with the outputs'),
+        ({"labels": ["a", "a"]}, '"labels" must be different names'),
         ({"model": None}, '"model" must be an object'),
         ({"model": {"hiden": 3}}, "no setting model.hiden; the nearest is model.hidden"),
         ({"model": {"hidden": "3"}}, "model.hidden='3' must be of type int"),
         ({"model": {"norm": "batch"}}, "model.norm='batch'; the nearest is"),
-        ({"model": {"hidden": 0}}, "hidden=0 must be at least 1"),
-        ({"model": {}}, "vocab_size=0 must be the number of rows"),
+        ({"model": {}}, "lacks model.vocab_size, model.type_vocab_size, .*, model.initializer"),
+        ({"model": SETTINGS | {"hidden": 0}}, "hidden=0 must be at least 1"),
+        ({"model": SETTINGS | {"vocab_size": 0}}, "vocab_size=0 must be the number of rows"),
+        ({"model": SETTINGS | {"initializer_range": float("nan")}}, "=nan must be finite"),
     ],
 )
 def test_a_wrong_config_is_refused(changes: dict[str, Any], message: str, saved: Path) -> None:
@@ -115,9 +120,25 @@ def test_missing_and_damaged_files_are_refused(saved: Path) -> None:
         with pytest.raises(InputError, match=f"there is no file .*{name}"):
             own_format.read(saved)
         (saved / name).write_bytes(content)
-    (saved / "tokenizer.json").write_text('{"kind": "words"}')
-    with pytest.raises(InputError, match=r"tokenizer\.json: must hold"):
-        own_format.read(saved)
+    for content in ('{"kind": "words"}', '{"kind": ["words"], "lowercase": true}'):
+        (saved / "tokenizer.json").write_text(content)
+        with pytest.raises(InputError, match=r"tokenizer\.json: must hold"):
+            own_format.read(saved)
+
+
+def test_labels_and_kind_are_part_of_what_an_imported_network_is(saved: Path) -> None:
+    digests = {pretrained.find("export.model", str(saved)).digest}
+    path = saved / "config.json"
+    for changes in ({"labels": ["end", "start"]}, {"kind": "token_classification"}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        digests.add(pretrained.find("export.model", str(saved)).digest)
+    assert len(digests) == 3
+
+
+def test_one_output_is_a_number_whatever_its_name(tmp_path: Path) -> None:
+    model = exchanged.make(ALL["tiny"], "sequence_classification", ("toxicity",))
+    own_format.write(model, tmp_path / "saved")
+    assert own_format.read(tmp_path / "saved").labels == ()
 
 
 def test_a_tokenizer_larger_than_the_word_table_is_refused(tmp_path: Path) -> None:

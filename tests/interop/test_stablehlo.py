@@ -50,6 +50,17 @@ def test_a_file_of_one_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parity
+def test_a_file_of_one_length_runs_at_any_batch(tmp_path: Path) -> None:
+    path = tmp_path / "network.stablehlo"
+    stablehlo.export(MODEL, path, length=8, platforms=("cpu",))
+    inputs = verification.examples(MODEL, 8).rows(0, 1)
+    found = stablehlo.runner(path)(inputs)
+    np.testing.assert_allclose(
+        found["start_logits"], verification.ours(MODEL, inputs)["start_logits"], atol=1e-5
+    )
+
+
+@pytest.mark.parity
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"length": 17}, "positions for 1 to 16"), ({"batch": 0}, "batch 0 must be at least 1")],

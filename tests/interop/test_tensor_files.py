@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config import InputError
-from mobilebert_jax.interop import folders, tensor_files
+from mobilebert_jax.interop import folders, reading, tensor_files
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -137,6 +137,8 @@ def test_only_types_that_float32_holds_become_float32() -> None:
         (b"", "line 1, column 1"),
         (b"[1]", "must be a JSON object in braces, not list"),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
+        (b'{"a": ' + b"[" * 100_000, "JSON that cannot be read"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "JSON that cannot be read"),
     ],
 )
 def test_damaged_json_is_located(content: bytes, message: str, tmp_path: Path) -> None:
@@ -144,6 +146,8 @@ def test_damaged_json_is_located(content: bytes, message: str, tmp_path: Path) -
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"config\.json: .*{message}"):
         tensor_files.read_json(path)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        reading.read(tmp_path)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

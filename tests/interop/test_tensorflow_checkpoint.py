@@ -153,6 +153,16 @@ def test_all_1119_tensors_of_mobilebert_come_in_without_teacher_and_moments(
     assert "unknown and left out: 1 (cls/own_head/kernel)" in lines
 
 
+def test_slots_of_every_optimiser_are_left_out(tmp_path: Path) -> None:
+    weights = tensors_of(released("bare"))
+    name = "bert/encoder/layer_0/output/dense/bias"
+    slots = ("Adam_1", "RMSProp", "RMSProp_1", "Adagrad", "adafactor_v", "adafactor_vr")
+    others = {f"{name}/{slot}": weights[name] for slot in (*slots, "ExponentialMovingAverage")}
+    _, report = tensorflow_checkpoint.read(save(tmp_path, weights | others))
+    assert set(report.skipped) == set(others)
+    assert report.skipped[f"{name}/ExponentialMovingAverage"] == "moving average of a tensor"
+
+
 def test_names_and_shapes_are_those_of_the_published_checkpoint() -> None:
     found = shapes.theirs(sizes.MOBILEBERT, "pretraining", 0, "tensorflow")
     assert len(found) == 1119
@@ -253,6 +263,9 @@ def test_of_several_checkpoints_the_named_one_is_taken(tmp_path: Path) -> None:
     assert tensorflow_checkpoint.find(tmp_path) == tmp_path / "model.ckpt-9"
     latest.write_text('model_checkpoint_path: "model.ckpt-8"\n')
     with pytest.raises(InputError, match=r"names model\.ckpt-8, which is not there; there are: m"):
+        tensorflow_checkpoint.find(tmp_path)
+    latest.write_bytes(b'model_checkpoint_path: "\xff"')
+    with pytest.raises(InputError, match="which is not there"):
         tensorflow_checkpoint.find(tmp_path)
     latest.write_text("nothing")
     with pytest.raises(InputError, match="names no model_checkpoint_path"):

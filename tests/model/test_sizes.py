@@ -180,6 +180,8 @@ def test_published_sizes_contradict_nothing() -> None:
         ({"embedding": 600}, "embedding=600 is wider than hidden=512"),
         ({"hidden_dropout": 1.0}, "hidden_dropout=1.0 must lie in [0, 1)"),
         ({"attention_dropout": -0.1}, "attention_dropout=-0.1 must lie in [0, 1)"),
+        ({"initializer_range": float("nan")}, "initializer_range=nan must be finite and above 0"),
+        ({"vocab_size": 10**12}, "vocab_size=1000000000000 x embedding=128 are too many numbers"),
     ],
 )
 def test_each_contradiction_is_named(changes: dict[str, Any], sentence: str) -> None:

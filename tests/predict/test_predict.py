@@ -1,5 +1,6 @@
 """Lines in, answers out, for every kind of network; mistakes are named with their line."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -35,14 +36,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
-    def run(text: str, mode: str, kind: str, *more: str) -> Any:
-        """Returns the answers, or exit code and message."""
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    def run(text: str | bytes, mode: str, kind: str, *more: str) -> Any:
+        """Returns the answers, and where there is a mistake the exit code and message too."""
+        content = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         code = predict.main((mode, "--model", str(models / kind), *more))
         captured = capsys.readouterr()
-        if code:
-            return code, captured.err
-        return [json.loads(line) for line in captured.out.splitlines()]
+        answers = [json.loads(line) for line in captured.out.splitlines()]
+        return (code, captured.err, answers) if code else answers
 
     return run
 
@@ -116,6 +117,14 @@ def test_every_network_gives_vectors(ask: Any) -> None:
         ('\n{"txt": "a"}', ("classify", "sequence_classification"), "standard input:2: no field"),
         ('{"text": 3}', ("classify", "sequence_classification"), "must be a text"),
         ('{"text": ', ("classify", "sequence_classification"), "not valid JSON"),
+        (
+            '{"id": "\\ud800", "text": "a"}',
+            ("embed", "pretraining"),
+            "1: holds half of a surrogate",
+        ),
+        ('{"a": ' + "[" * 100_000, ("embed", "pretraining"), "1: JSON that cannot be read"),
+        ('{"a": ' + "1" * 5000 + "}", ("embed", "pretraining"), "1: JSON that cannot be read"),
+        ("{}", ("answer", "question_answering", "--length", "4"), "must be at least 5 for answer"),
         ('{"text": "a"}', ("classify", "multiple_choice"), "'choices' must be a list of texts"),
         ("a", ("classify", "sequence_classification", "--length", "99"), "must lie in 4 to 16"),
         ("a", ("embed", "pretraining", "--pool", "max"), "must be one of mean, first"),
@@ -123,5 +132,60 @@ def test_every_network_gives_vectors(ask: Any) -> None:
     ],
 )
 def test_mistakes_are_named(ask: Any, text: str, arguments: tuple[str, ...], said: str) -> None:
-    code, error = ask(text, *arguments)
-    assert code == 2 and said in error, error
+    code, error, answers = ask(text, *arguments)
+    assert code == 2 and said in error and not answers, error
+
+
+@pytest.mark.parametrize("mistake", [b"\xff", b'{"txt": "a"}'])
+def test_answers_to_lines_before_a_mistake_stay(ask: Any, mistake: bytes) -> None:
+    lines = b"\n".join((b"good", b"bad", mistake, b"film"))
+    code, error, answers = ask(lines, "classify", "sequence_classification")
+    assert code == 2 and "standard input:3: " in error and len(answers) == 2
+
+
+def test_a_number_is_one_and_tags_without_names_have_numbers(ask: Any, models: Path) -> None:
+    config = exchanged.CONFIGS["masks_padding"]
+    number = exchanged.make(config, "sequence_classification", ("toxicity",))
+    own_format.write(number, models / "number")
+    (found,) = ask("the film", "classify", "number")
+    assert set(found) == {"value"}
+    tags = exchanged.make(config, "token_classification")._replace(labels=())
+    own_format.write(tags, models / "unnamed")
+    (found,) = ask("the film", "classify", "unnamed")
+    assert set(found["tags"]) <= {"0", "1", "2", "3"} and len(found["tags"]) == 2
+
+
+def test_a_second_text_needs_a_second_type_of_segment(ask: Any, models: Path) -> None:
+    config = dataclasses.replace(exchanged.CONFIGS["masks_padding"], type_vocab_size=1)
+    for kind in ("sequence_classification", "question_answering", "multiple_choice"):
+        own_format.write(exchanged.make(config, kind), models / f"{kind}_1")
+    pair = 'good\n{"text": "good", "second_text": "bad"}'
+    for mode, kind in (
+        ("classify", "sequence_classification_1"),
+        ("embed", "question_answering_1"),
+    ):
+        code, error, answers = ask(pair, mode, kind)
+        assert code == 2 and "standard input:2: a second text needs" in error, error
+        assert len(answers) == 1
+    for mode, kind in (("answer", "question_answering_1"), ("classify", "multiple_choice_1")):
+        code, error, _ = ask("{}", mode, kind)
+        assert code == 2 and "this one has type_vocab_size=1" in error, error
+
+
+def test_what_is_no_number_is_no_answer(ask: Any) -> None:
+    line = '{"id": NaN, "text": "good"}'
+    code, error, _ = ask(line, "classify", "sequence_classification")
+    assert code == 2 and "standard input:1: the answer, or the id given, holds" in error
+
+
+def test_a_manifest_of_another_program_is_in_nobodys_way(ask: Any, models: Path) -> None:
+    path = models / "sequence_classification" / "manifest.json"
+    try:
+        for content in ("[]", '{"science": 3}', '{"stage": "distill"}'):
+            path.write_text(content)
+            assert len(ask("good", "classify", "sequence_classification")) == 1
+        path.write_text("{")
+        code, error, _ = ask("good", "classify", "sequence_classification")
+        assert code == 2 and "manifest.json: not JSON" in error
+    finally:
+        path.unlink()
