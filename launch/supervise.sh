@@ -3,9 +3,9 @@
 #
 #   launch/supervise.sh [--restarts N] [--backoff SECONDS] [--] COMMAND...
 #
-# Exit codes 42 (saved and preempted), 134 (a peer was lost), 137 and 143 (killed) are met with a new
-# start after SECONDS (default 10), twice as many the next time, 300 at most; every other code is
-# returned as it is. Restarts without progress are limited to N (default 5). Progress is a growing
+# Exit codes 42 (saved and preempted), 134 (a peer was lost), 137 and 143 (killed) and 139 (crashed,
+# as a process that lost a peer may while it prints its stacks) are met with a new start after SECONDS
+# (default 10), twice as many the next time, 300 at most; every other code is returned as it is. Restarts without progress are limited to N (default 5). Progress is a growing
 # PROGRESS_FILE: COMMAND appends a line to it for every checkpoint and stage that it has completed.
 # SIGTERM and SIGINT are passed on to COMMAND and end it without another start.
 set -euo pipefail
@@ -110,7 +110,7 @@ while [[ -z $signalled ]]; do
     break
   fi
   case $code in
-    42 | 134 | 137 | 143) ;;
+    42 | 134 | 137 | 139 | 143) ;;
     0) break ;;
     *)
       say "the command ended with exit code $code; another start would not help"

@@ -201,7 +201,11 @@ def test_a_killed_process_ends_all_and_a_restart_ends_the_same(
         assert time.monotonic() - began < 10 * HEARTBEAT
         for index, process in enumerate(four):
             if index != victim:
-                assert process.returncode in (-signal.SIGABRT, 134), said[index]
+                # Where the runtime aborts from a thread of its own, its print of all stacks may
+                # meet one that is being changed.
+                ended = (134, -signal.SIGABRT, -signal.SIGSEGV)
+                assert process.returncode in ended, said[index]
+                assert "Thread 0x" in said[index], "the stacks of the threads"
     finish(start(broken, 4, 2, *settings))
     finish(start(unbroken, 4, 2, *settings))
     assert digests(broken) == digests(unbroken)
