@@ -298,6 +298,10 @@ class Execution:
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Literal["none", "dots", "full"] = "none"
     """What a block keeps for its backward pass: everything, matrix products only, or nothing."""
+    unroll: int = 1
+    """Blocks in one round of the loop over blocks: more may run faster, and compile longer."""
+    compile_ahead: int = 1
+    """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: int = 0
     """Processes that prepare text; 0 takes one a core."""
     prefetch: int = 4

@@ -38,7 +38,7 @@ def _range_problems(config: Config) -> list[str]:
     flat = flatten(config)
     at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
     at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
-    at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds"]
+    at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds", "execution.unroll"]
     at_least_one += ["finetune.calibration_rows"]
     may_be_never = ("execution.eval_every", "execution.keep_every")
     found = [
@@ -52,7 +52,8 @@ def _range_problems(config: Config) -> list[str]:
         if key.endswith(".clip_norm") and not flat[key] > 0
     ]
     never_negative = [k for k in flat if k.endswith((".skip_above", ".weight_decay"))]
-    for key in (*never_negative, *may_be_never, "execution.workers", "execution.mesh.slices"):
+    never_negative += ["execution.workers", "execution.mesh.slices", "execution.compile_ahead"]
+    for key in (*never_negative, *may_be_never):
         if flat[key] < 0:
             found.append(f"{key}={flat[key]} must be at least 0")
     for key in ("distill.alpha", "data.mask_rate", "data.short_rate", "transfer.lower_rate"):

@@ -24,6 +24,7 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Objective, Params, add
 from mobilebert_jax.optimizer import rates
+from mobilebert_jax.optimizer.part import Part
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
 from mobilebert_jax.run import state as state_lib
@@ -52,7 +53,8 @@ class Setting:
     def network(self, model: ModelConfig) -> Network:
         """Returns `model` with its vocabulary settled, and how this run computes it."""
         model = dataclasses.replace(model, vocab_size=model.vocab_size or self.vocabulary.size)
-        return Network(model, self.config.precision, self.config.execution.remat)
+        execution = self.config.execution
+        return Network(model, self.config.precision, execution.remat, execution.unroll)
 
     def feed(self, batch_size: int, stream: int) -> Feed:
         return Feed(
@@ -107,7 +109,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     else:
         objective = transfer.objective(student, teacher, settings, tuple(range(layers)))
         flops = step_flops(setting.settled, "transfer")
-        phases = (Phase("all layers", 0, steps, objective, flops),)
+        phases = (Phase("all layers", 0, steps, objective, flops, part=Part(blocks=(0, layers))),)
         optimizer = Optimizer(
             settings.optimizer,
             rates.base_rate(settings.optimizer, steps),
@@ -137,6 +139,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             objective=transfer.objective(student, teacher, config.transfer, (layer,)),
             flops=step_flops(config, "transfer", layer),
             figures={"layer": float(layer)},
+            part=Part(blocks=(0 if config.transfer.lower_rate else layer, layer + 1)),
         )
         for layer in range(config.student.layers)
     )

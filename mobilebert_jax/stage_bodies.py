@@ -103,17 +103,30 @@ def setting(this: Run) -> curriculum.Setting:
     )
 
 
-def load_params(this: Run, stage: str, shared: curriculum.Setting) -> Params:
-    """Returns the final parameters of a finished training stage.
+def load_teacher(this: Run, shared: curriculum.Setting) -> Params:
+    """Returns the teacher's parameters, to be looked at and not to be trained.
+
+    Raises InputError for a given teacher that does not fit, Damaged when the checkpoint does not
+    agree with its seal.
+    """
+    config = this.config
+    if config.teacher.path:
+        tokenizer = _tokenizer(this)
+        given_teacher.check(config, this.made["teacher"], this.made["prepare"], tokenizer.digest)
+    abstract = state_lib.abstract_teacher(shared.network(config.teacher.model), this.layout)
+    return _load(this, "teacher", abstract)
+
+
+def load_student(this: Run, stage: str, shared: curriculum.Setting) -> Params:
+    """Returns the final parameters of a finished stage that trained the student or its twin.
 
     Raises Damaged when its checkpoint does not agree with its seal.
     """
-    config = this.config
-    model = config.teacher.model if stage == "teacher" else config.student
-    if stage == "teacher" and config.teacher.path:
-        tokenizer = _tokenizer(this)
-        given_teacher.check(config, this.made["teacher"], this.made["prepare"], tokenizer.digest)
-    abstract = state_lib.abstract_params(shared.network(model), this.layout)
+    abstract = state_lib.abstract_params(shared.network(this.config.student), this.layout)
+    return _load(this, stage, abstract)
+
+
+def _load(this: Run, stage: str, abstract: Params) -> Params:
     return checkpoint.load_params(this.made[stage].directory / "checkpoints", abstract)
 
 
@@ -136,14 +149,14 @@ def _tokenizer(this: Run) -> Tokenizer:
 
 def _transfer(this: Run, artefact: Artefact) -> dict[str, Any]:
     shared = setting(this)
-    teacher = load_params(this, "teacher", shared)
+    teacher = load_teacher(this, shared)
     return _train(this, artefact, curriculum.transfer_training(shared, teacher))
 
 
 def _distill(this: Run, artefact: Artefact) -> dict[str, Any]:
     shared = setting(this)
-    teacher = load_params(this, "teacher", shared)
-    student = load_params(this, "transfer", shared) if "transfer" in this.made else None
+    teacher = load_teacher(this, shared)
+    student = load_student(this, "transfer", shared) if "transfer" in this.made else None
     return _train(this, artefact, curriculum.distill_training(shared, teacher, student))
 
 
@@ -200,15 +213,14 @@ def _as_text(table: rich.table.Table) -> str:
 
 def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
     shared = setting(this)
-    stages = {"teacher": "teacher", "student": "distill", "twin": "twin"}
-    models = {
-        role: (
-            shared.network(this.config.teacher.model if role == "teacher" else this.config.student),
-            load_params(this, stage, shared),
-        )
-        for role, stage in stages.items()
-        if stage in artefact.inputs
-    }
+    models = {}
+    if "teacher" in artefact.inputs:
+        network = shared.network(this.config.teacher.model)
+        models["teacher"] = (network, load_teacher(this, shared))
+    for role, stage in (("student", "distill"), ("twin", "twin")):
+        if stage in artefact.inputs:
+            network = shared.network(this.config.student)
+            models[role] = (network, load_student(this, stage, shared))
     directory = this.made["prepare"].directory / "records"
     measured = results.measure(
         this.config,

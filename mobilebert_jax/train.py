@@ -18,6 +18,7 @@ from mobilebert_jax import storage
 from mobilebert_jax.data.batches import Batches
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Objective, Params
+from mobilebert_jax.optimizer.part import EVERYTHING, Part
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
 from mobilebert_jax.partition.mesh import peak_flops
@@ -29,6 +30,7 @@ from mobilebert_jax.run.health import SkippedSteps, StopRequest, Watchdog
 from mobilebert_jax.run.meters import Meters
 from mobilebert_jax.run.outcome import Preempted
 from mobilebert_jax.run.profile import Profiler, Window
+from mobilebert_jax.run.programs import Make, Programs, shapes
 from mobilebert_jax.run.state import Layout, State
 from mobilebert_jax.run.step import Step, make_step
 
@@ -43,6 +45,8 @@ class Phase(NamedTuple):
     flops: float
     """Model FLOPs of one step, recomputation not counted; 0 where lengths, hence FLOPs, vary."""
     figures: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    part: Part = EVERYTHING
+    """The parameters that the phase changes."""
 
 
 class Training(NamedTuple):
@@ -106,21 +110,22 @@ def train(
     offset = stage.feed_offset
     batches = stage.feed.iterate(first + offset, stage.steps + offset, execution.prefetch)
     watchdog = Watchdog(execution.hang_minutes * 60, stage.name)
-    with checkpoints, watchdog, meters, StopRequest() as stop_request:
-        for phase in stage.phases:
+    make = _maker(stage, execution, state, key)
+    programs = Programs(make, len(stage.phases), execution.compile_ahead)
+    with checkpoints, watchdog, meters, programs, StopRequest() as stop_request:
+        for number, phase in enumerate(stage.phases):
             if phase.stop <= first:
                 continue
-            programs: dict[int, Step] = {}
             for step in range(max(phase.start, first), phase.stop):
                 watchdog.beat(f"step {step}")
                 with goodput.spent("input"):
                     batch = to_devices(stage.feed, next(batches), layout.mesh)
                 tokens = batch["input_ids"].size
-                if tokens not in programs:
+                if not programs.is_ready(number, batch):
                     with meters.pausing(f"compiling {phase.label}"), goodput.spent("compile"):
-                        programs[tokens] = compile_step(stage, phase, execution, state, batch, key)
+                        programs.get(number, batch)
                 profiler.before(step - first)
-                state, metrics = programs[tokens](state, stage.teacher, batch, key)
+                state, metrics = programs.get(number, batch)(state, stage.teacher, batch, key)
                 row = meters.push(step, {**metrics, **phase.figures}, tokens, phase.flops)
                 if row is not None:
                     skipped.look_at(row)
@@ -182,6 +187,14 @@ def restore_or_init(stage: Training, checkpoints: Checkpoints, layout: Layout) -
     return checkpoints.restore(state_lib.abstract_state(stage.network, layout))
 
 
+def _maker(stage: Training, execution: config_lib.Execution, state: State, key: jax.Array) -> Make:
+    """Returns what compiles the step of a phase, and holds no array that a step will donate."""
+    abstract, abstract_key = shapes(state), shapes(key)
+    return lambda number, batch: compile_step(
+        stage, stage.phases[number], execution, abstract, batch, abstract_key
+    )
+
+
 def compile_step(
     stage: Training,
     phase: Phase,
@@ -196,7 +209,11 @@ def compile_step(
     """
     shardings = state_lib.shardings_of(state)
     step = make_step(
-        phase.objective, stage.optimizer, execution.micro_batches, shardings.opt_state.first
+        phase.objective,
+        stage.optimizer,
+        execution.micro_batches,
+        shardings.opt_state.first,
+        phase.part,
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     mesh: Any = shardings.step.mesh

@@ -117,6 +117,7 @@ def test_stages_have_the_steps_of_the_configuration(teacher: Any) -> None:
     expected = [("layer 0", 0, 4), ("layer 1", 4, 7), ("layer 2", 7, 9)]
     assert (training.name, spans(training), training.steps) == ("transfer", expected, 9)
     assert [phase.figures for phase in training.phases] == [{"layer": n} for n in (0.0, 1.0, 2.0)]
+    assert [phase.part.blocks for phase in training.phases] == [(0, 1), (0, 2), (0, 3)]
     assert training.tokens == training.steps * tiny.ROWS * tiny.LENGTH
     distilled = curriculum.distill_training(setting(), teacher, None)
     assert (spans(distilled), distilled.feed_offset) == ([("distill", 0, 7)], 9)

@@ -8,6 +8,8 @@ layers only: what is not asked for is not computed.
 Shapes: B batch, T positions, P predicted positions, D hidden, V vocabulary, N captured layers.
 """
 
+import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -80,21 +82,17 @@ def init(network: Network, key: jax.Array) -> Params:
     }
 
 
-def _stack(
-    network: Network, length: int, *, capture: bool = False, deterministic: bool = True
-) -> nn.Module:
-    block = Block
-    if network.remat != "none":
-        block = nn.remat(Block, policy=REMAT_POLICIES[network.remat], prevent_cse=False)
+def _stack(network: Network, length: int) -> nn.Module:
+    """Blocks whose parameters are made with a leading layer axis."""
     scanned = nn.scan(
-        block,
+        Block,
         variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
+        split_rngs={"params": True},
         in_axes=nn.broadcast,
         length=length,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    return scanned(network, capture, deterministic)
+    return scanned(network)
 
 
 def encode(
@@ -104,7 +102,7 @@ def encode(
     *,
     layers: int | None = None,
     capture: tuple[int, ...] = (),
-    freeze_below: int = 0,
+    freeze_below: int | None = None,
     dropout_key: jax.Array | None = None,
 ) -> Encoded:
     """Runs embeddings and the first `layers` blocks (all by default).
@@ -115,49 +113,89 @@ def encode(
       batch: `input_ids`, `segment_ids` and `input_mask`, each [B, T].
       layers: number of blocks to run; those above are absent from the program.
       capture: increasing indices of blocks whose output [B, T, D] and scores [B, H, T, T] are kept.
-      freeze_below: no gradient flows to what lies before the block of this index, if above 0.
+      freeze_below: no gradient flows to the embeddings and the blocks before this index; a network
+        that is only looked at, such as a teacher, is frozen below its number of layers.
       dropout_key: turns dropout on.
     """
     layers = network.config.layers if layers is None else layers
     mask_BT = batch["input_mask"].astype(jnp.float32)
-    deterministic = dropout_key is None
-
-    def rngs(number: int) -> dict[str, jax.Array]:
-        return {} if dropout_key is None else {"dropout": jax.random.fold_in(dropout_key, number)}
-
+    keys = None if dropout_key is None else jax.random.split(dropout_key, layers + 1)
+    embeddings = params["embeddings"]
+    if freeze_below is not None:
+        embeddings = jax.lax.stop_gradient(embeddings)
     h_BTD = embedded_BTD = _apply(
         Embeddings(network),
-        params["embeddings"],
+        embeddings,
         batch["input_ids"],
         batch["segment_ids"],
         mask_BT,
-        deterministic=deterministic,
-        rngs=rngs(layers),
+        deterministic=keys is None,
+        rngs={} if keys is None else {"dropout": keys[layers]},
     )
     captured = []
-    for start, stop in _segments(layers, capture, freeze_below):
-        if start == freeze_below > 0:
-            h_BTD = jax.lax.stop_gradient(h_BTD)
-        stack = _stack(network, stop - start, capture=start in capture, deterministic=deterministic)
-        part = jax.tree.map(lambda p, a=start, b=stop: p[a:b], params["blocks"])
-        h_BTD, kept = _apply(stack, part, h_BTD, mask_BT, rngs=rngs(start))
+    for segment in _segments(layers, capture, freeze_below or 0):
+        h_BTD, kept = _run(network, params["blocks"], segment, h_BTD, mask_BT, keys)
         if kept is not None:
             captured.append(kept)
     stacked = jax.tree.map(lambda *xs: jnp.concatenate(xs), *captured) if captured else None
     return Encoded(embedded_BTD, h_BTD, stacked)
 
 
+class _Segment(NamedTuple):
+    """Blocks `start <= block < stop`, which are treated alike."""
+
+    start: int
+    stop: int
+    capture: bool
+    frozen: bool
+
+
+def _segments(layers: int, capture: tuple[int, ...], freeze_below: int) -> list[_Segment]:
+    """Cuts `range(layers)` into runs of blocks that are treated alike."""
+    alike = itertools.groupby(range(layers), lambda n: (n in capture, n < freeze_below))
+    runs = [(choices, list(run)) for choices, run in alike]
+    return [_Segment(run[0], run[-1] + 1, *choices) for choices, run in runs]
+
+
+def _run(
+    network: Network,
+    stack: Params,
+    segment: _Segment,
+    h_BTD: jax.Array,
+    mask_BT: jax.Array,
+    keys: jax.Array | None,
+) -> tuple[jax.Array, Captured | None]:
+    """Runs the blocks of `segment`, whose parameters are parts of `stack`."""
+    module = Block(network, segment.capture, deterministic=keys is None)
+    layers = slice(segment.start, segment.stop)
+    if segment.frozen:
+        # Read where they lie: the cut of a teacher's stack would be a copy of most of it, every
+        # step. Under a gradient the cut is what keeps the sum over all rounds as small as a layer.
+        stack = jax.lax.stop_gradient(stack)
+        own: Any = jnp.arange(segment.start, segment.stop)
+    else:
+        own = jax.tree.map(lambda p: p[layers], stack)
+
+    def block(h_BTD: jax.Array, given: tuple[Any, Any]) -> tuple[jax.Array, Captured | None]:
+        params, key = given
+        if segment.frozen:
+            params = jax.tree.map(functools.partial(_layer, params), stack)
+        rngs = {} if key is None else {"dropout": key}
+        found: tuple[jax.Array, Captured | None] = _apply(module, params, h_BTD, mask_BT, rngs=rngs)
+        return found
+
+    if network.remat != "none" and not segment.frozen:
+        block = jax.checkpoint(block, policy=REMAT_POLICIES[network.remat], prevent_cse=False)
+    keys = None if keys is None else keys[layers]
+    return jax.lax.scan(block, h_BTD, (own, keys), unroll=network.unroll)
+
+
+def _layer(index: jax.Array, stacked: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(stacked, index, keepdims=False)
+
+
 def _apply(module: nn.Module, params: Params, *arguments: Any, **keywords: Any) -> Any:
     return module.apply({"params": params}, *arguments, **keywords)
-
-
-def _segments(layers: int, capture: tuple[int, ...], freeze_below: int) -> list[tuple[int, int]]:
-    """Cuts `range(layers)` into runs of blocks that are treated alike."""
-    cuts = [0]
-    for layer in range(1, layers):
-        if (layer in capture) != (layer - 1 in capture) or layer == freeze_below:
-            cuts.append(layer)
-    return list(zip(cuts, [*cuts[1:], layers], strict=True))
 
 
 def predict(network: Network, params: Params, hidden_BTD: jax.Array, batch: Batch) -> Predictions:

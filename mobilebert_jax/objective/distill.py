@@ -29,7 +29,8 @@ def objective(student: Network, teacher: Network, config: config_lib.Distill) ->
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
         hidden_BTD = encoder.encode(student, params, batch).hidden_BTD
         taught = encoder.predict(student, params, hidden_BTD, batch)
-        hidden_BTD = encoder.encode(teacher, teacher_params, batch).hidden_BTD
+        depth = teacher.config.layers
+        hidden_BTD = encoder.encode(teacher, teacher_params, batch, freeze_below=depth).hidden_BTD
         wanted = encoder.predict(teacher, teacher_params, hidden_BTD, batch)
         measured = pretrain.hard_labels(taught, batch, config.alpha)
         soft_BP = soft_cross_entropy(taught.masked_lm_BPV, wanted.masked_lm_BPV, config.temperature)

@@ -27,16 +27,12 @@ def objective(
     With `config.lower_rate` 0 and a single layer, no gradient flows below that layer's block.
     """
     frozen_below = config.lower_rate == 0 and len(layers) == 1
-    freeze_below = layers[0] if frozen_below else 0
+    freeze_below = layers[0] if frozen_below else None
     depth = layers[-1] + 1
     scale = 1.0 / student.config.layers if config.average_layers else 1.0
     factors = {name: scale * getattr(config, name) for name in LOSSES}
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
-        if frozen_below:
-            # Below layer 0 there are only the embeddings, for which `freeze_below` has no number.
-            embeddings = jax.lax.stop_gradient(params["embeddings"])
-            params = {**params, "embeddings": embeddings}
         taught = encoder.encode(
             student, params, batch, layers=depth, capture=layers, freeze_below=freeze_below
         ).shown
@@ -45,7 +41,7 @@ def objective(
             wanted, statistics_t = _with_every_feature_map(teacher, teacher_params, batch, layers)
         else:
             wanted = encoder.encode(
-                teacher, teacher_params, batch, layers=depth, capture=layers
+                teacher, teacher_params, batch, layers=depth, capture=layers, freeze_below=depth
             ).shown
         totals = layer_totals(taught, wanted, batch["input_mask"], statistics_t)
         return as_measured(totals, batch["input_mask"], factors, layers)
@@ -57,7 +53,8 @@ def _with_every_feature_map(
     teacher: Network, params: Params, batch: Batch, layers: tuple[int, ...]
 ) -> tuple[Captured, jax.Array]:
     """Returns what the teacher shows of `layers`, and all its feature maps [M, 1, B, T, D]."""
-    source = encoder.encode(teacher, params, batch, capture=tuple(range(teacher.config.layers)))
+    depth = teacher.config.layers
+    source = encoder.encode(teacher, params, batch, capture=tuple(range(depth)), freeze_below=depth)
     features_MBTD = jnp.concatenate([source.embedded_BTD[None], source.shown.features_BTD])
     return jax.tree.map(lambda x: x[jnp.asarray(layers)], source.shown), features_MBTD[:, None]
 

@@ -17,6 +17,7 @@ from mobilebert_jax import config as config_lib
 from mobilebert_jax.model.quantization import RANGE_DECAY
 from mobilebert_jax.optimizer import spikes
 from mobilebert_jax.optimizer.masks import decays, is_range, is_stacked, per_layer
+from mobilebert_jax.optimizer.part import EVERYTHING, Part
 from mobilebert_jax.optimizer.rates import Multiplier, Multipliers
 
 Tree = Any
@@ -34,9 +35,10 @@ class Moments(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """`init(params) -> Moments` and `update(gradients, moments, params, step)`.
+    """`init(params) -> Moments` and `update(gradients, moments, params, step, part)`.
 
-    `update` returns the updates to add to the parameters, the new moments, and the figures
+    `update` returns the updates to add to the parameters, the new moments, both of `part` alone
+    (outside of which multipliers must be 0), and the figures
     `gradient_norm` (before clipping), `learning_rate` (of the fastest parameters) and, with a gate
     against spikes, `spike`: 1 where the step must not be applied.
     """
@@ -53,27 +55,33 @@ class Optimizer(NamedTuple):
         return Moments(zeros(params), zeros(params), spikes.no_norms())
 
     def update(
-        self, gradients: Tree, moments: Moments, params: Tree, step: jax.Array
+        self,
+        gradients: Tree,
+        moments: Moments,
+        params: Tree,
+        step: jax.Array,
+        part: Part = EVERYTHING,
     ) -> tuple[Tree, Moments, dict[str, jax.Array]]:
         config = self.config
         # What a range's gradient says is no gradient: it has no part in norm, moments and rate.
         distances, gradients = gradients, _without_ranges(gradients)
-        norm = optax.tree.norm(gradients)
+        # Clipping sees all gradients, those of frozen embeddings too, as the authors' does.
+        norm = optax.tree.norm(part.seen(gradients))
         scale = jnp.minimum(1.0, config.clip_norm / jnp.maximum(norm, 1e-30))
-        gradients = jax.tree.map(lambda g: g * scale, gradients)
-        first = optax.tree.update_moment(gradients, moments.first, config.beta1, 1)
-        second = optax.tree.update_moment(gradients, moments.second, config.beta2, 2)
-        rate = self.base(step)
-        multiplier = self.multipliers(step)
-        directions = self._directions(first, second, params, step)
+        gradients = jax.tree.map(lambda g: g * scale, part.of(gradients))
+        first = optax.tree.update_moment(gradients, part.of(moments.first), config.beta1, 1)
+        second = optax.tree.update_moment(gradients, part.of(moments.second), config.beta2, 2)
+        rate, every = self.base(step), self.multipliers(step)
+        multiplier = part.of_multiplier(every)
+        directions = self._directions(first, second, part.of(params), step)
         updates = _by_layer(lambda d, m: -rate * m * d, directions, multiplier)
-        updates = _averaged_ranges(updates, distances)
+        updates = _averaged_ranges(updates, part.of(distances))
         restart = Multiplier(*(jnp.asarray(m != 0, jnp.float32) for m in multiplier))
         first, second = (
             _by_layer(lambda x, keep: x * keep, tree, restart) for tree in (first, second)
         )
         moments = Moments(first, second, moments.recent_norms)
-        fastest = jnp.maximum(jnp.max(multiplier.blocks_N), multiplier.others)
+        fastest = jnp.maximum(jnp.max(every.blocks_N), every.others)
         figures = {"gradient_norm": norm, "learning_rate": rate * fastest}
         if config.skip_above:
             spike = spikes.is_spike(moments.recent_norms, norm, config.skip_above)

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.optimizer import spikes
+from mobilebert_jax.optimizer.masks import is_stacked
 from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.partition import rules
 
@@ -40,6 +41,22 @@ class Layout(NamedTuple):
 def abstract_params(network: Network, layout: Layout) -> Params:
     """Returns the shapes, types and shardings of a network's parameters, computing nothing."""
     return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts == "parameters")
+
+
+def abstract_teacher(network: Network, layout: Layout) -> Params:
+    """Returns `abstract_params` of a network that is never trained.
+
+    The kernels of its blocks have the type in which they are multiplied. That changes no number and
+    spares every step to read them all in float32 and to write them in bfloat16.
+    """
+
+    def as_read(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if not (is_stacked(path) and path[-1].key == "kernel"):
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(network.dtype), sharding=leaf.sharding)
+
+    read: Params = jax.tree_util.tree_map_with_path(as_read, abstract_params(network, layout))
+    return read
 
 
 def _abstract(network: Network, mesh: jax.sharding.Mesh, cut_fsdp: bool) -> Params:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
-from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.optimizer.part import EVERYTHING, Part
+from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.run.state import State
 
 Metrics = dict[str, jax.Array]
@@ -32,8 +33,11 @@ def make_step(
     optimizer: Optimizer,
     micro_batches: int = 1,
     gradient_shardings: Any = None,
+    part: Part = EVERYTHING,
 ) -> Step:
     """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled.
+
+    `part` is what the step changes, and outside of which the optimiser's multipliers are 0.
 
     `gradient_shardings` lays the gradient out like the moments that it is added to, so that where
     these are cut finer than the parameters it is summed into pieces and never whole.
@@ -46,13 +50,22 @@ def make_step(
         if gradient_shardings is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
         updates, moments, figures = optimizer.update(
-            gradients, state.opt_state, state.params, state.step
+            gradients, state.opt_state, state.params, state.step, part
         )
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(figures["gradient_norm"])
         applied = finite & (figures["spike"] == 0) if "spike" in figures else finite
-        params = jax.tree.map(lambda w, u: jnp.where(applied, w + u, w), state.params, updates)
-        moments = jax.tree.map(
-            lambda new, old: jnp.where(applied, new, old), moments, state.opt_state
+
+        def kept(old: Params, new: Params) -> Params:
+            chosen = jax.tree.map(lambda n, o: jnp.where(applied, n, o), new, part.of(old))
+            changed: Params = part.put(old, chosen)
+            return changed
+
+        before = state.opt_state
+        params = kept(state.params, jax.tree.map(jnp.add, part.of(state.params), updates))
+        moments = Moments(
+            kept(before.first, moments.first),
+            kept(before.second, moments.second),
+            before.recent_norms,
         )
         moments = optimizer.remember(moments, figures["gradient_norm"], state.step)
         metrics = {name: mean.value() for name, mean in sums.figures.items()}

@@ -67,7 +67,9 @@ def loss_of(
 
 
 @functools.lru_cache
-def gradients_of(network: Network, freeze_below: int = 0) -> tuple[jax.Array, dict[str, Any]]:
+def gradients_of(
+    network: Network, freeze_below: int | None = None
+) -> tuple[jax.Array, dict[str, Any]]:
     function = functools.partial(
         loss_of, network=network, batch=batch_of(network.config), freeze_below=freeze_below
     )
@@ -207,7 +209,7 @@ def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, .
 # Freezing
 
 
-@pytest.mark.parametrize("below", [1, 3])
+@pytest.mark.parametrize("below", [0, 1, 3])
 def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> None:
     loss, gradients = gradients_of(NETWORK)
     frozen_loss, frozen = gradients_of(NETWORK, freeze_below=below)
@@ -223,6 +225,18 @@ def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> N
     # The word table is the output matrix as well, and keeps the gradient of that use.
     assert_close(frozen["masked_lm"], gradients["masked_lm"], 1e-5)
     assert np.abs(frozen["embeddings"]["word"]).max() > 0
+
+
+def test_a_network_frozen_as_a_whole_reads_its_layers_where_they_lie() -> None:
+    def features(params: dict[str, Any]) -> jax.Array:
+        return encoder.encode(NETWORK, params, BATCH, layers=3, freeze_below=3).hidden_BTD
+
+    assert_close(jax.jit(features)(PARAMS), encode(NETWORK, PARAMS, BATCH, layers=3).hidden_BTD)
+    gradients = jax.jit(jax.grad(lambda params: features(params).sum()))(PARAMS)
+    for leaf in jax.tree.leaves(gradients):
+        np.testing.assert_array_equal(leaf, 0)
+    cuts = [e for e in jax.make_jaxpr(features)(PARAMS).eqns if e.primitive.name == "slice"]
+    assert not [cut for cut in cuts if cut.invars[0].aval.shape[0] == STUDENT.layers]
 
 
 def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
@@ -245,6 +259,12 @@ def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
     config = narrow(name)
     plain = gradients_of(Network(config))
     assert_close(gradients_of(Network(config, remat=policy)), plain, 1e-5)
+
+
+@pytest.mark.parametrize("unroll", [3, 4])
+def test_the_number_of_blocks_in_a_round_changes_no_number(unroll: int) -> None:
+    plain = gradients_of(NETWORK)
+    assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=unroll)), plain, 1e-5)
 
 
 def test_policies_recompute_as_much_as_they_say() -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax.model.layers import product
+from mobilebert_jax.model.layers import LAYER_NORM_EPSILON, normalize, product
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -28,3 +28,27 @@ def test_gradient_of_a_product(shape, dtype):
         np.testing.assert_allclose(
             one.astype("float32"), other.astype("float32"), rtol=tolerance, atol=tolerance
         )
+
+
+def standardized(x):
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, -1, keepdims=True)
+    return centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + LAYER_NORM_EPSILON)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("float32", 100.0), ("bfloat16", 3.0)])
+def test_layer_norm_and_its_gradient(dtype, offset):
+    keys = jax.random.split(jax.random.key(1), 2)
+    x = (offset + jax.random.normal(keys[0], (3, 5, 64))).astype(dtype)
+    wanted = jax.random.normal(keys[1], x.shape)
+    ours, theirs = (
+        jax.value_and_grad(lambda x, f=f: jnp.sum(f(x) * wanted))(x)
+        for f in (normalize, standardized)
+    )
+    # bfloat16 itself is rounded to 4e-3; its statistics are taken in float32.
+    tolerance = 1e-4 if dtype == "float32" else 1e-2
+    assert normalize(x).dtype == jnp.float32 and ours[1].dtype == x.dtype
+    np.testing.assert_allclose(normalize(x), standardized(x), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3, atol=1e-3)
+    one, other = (gradient.astype("float32") for gradient in (ours[1], theirs[1]))
+    np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)

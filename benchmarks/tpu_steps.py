@@ -1,0 +1,173 @@
+"""How long do the published job's train steps take on a TPU, by the compiler's own estimate?
+
+    PYTHONPATH=. python benchmarks/tpu_steps.py --on v5e-256 --out steps.json
+
+Compiles the real steps of `experiments/progressive_kt.py:paper` at batch 2048 and length 512 for
+hardware that need not be here (it takes the package libtpu), and beside them the authors'
+formulation of transfer: all layers of both networks in every step, all losses computed, and a gate
+that lets one layer's through. Both are made of the same blocks, so that the ratio is that of the
+formulations. The estimate is the sum over all instructions, nothing overlapped, without waiting for
+other chips (`plan/cycles.py`).
+
+Rows: `frozen` and `tenth`, our transfer with what lies below the layer frozen or at a tenth of the
+rate, for each of `--layers`; `gated`, the authors' formulation; `distill`, `teacher`, and
+`student`, which learns from words alone. Each is compiled with every `--unroll` and `--remat`.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import platform
+import runpy
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.config import Config
+from mobilebert_jax.model import encoder
+from mobilebert_jax.objective import transfer
+from mobilebert_jax.objective.losses import Batch, Measured, Params
+from mobilebert_jax.optimizer.part import EVERYTHING
+from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.plan import devices, programs, topology
+from mobilebert_jax.plan.compiled import Compiled, compile_program
+from mobilebert_jax.plan.programs import Program
+from mobilebert_jax.run.state import Layout
+from mobilebert_jax.science import settle
+
+BATCH = 2048
+VOCABULARY = 30522
+
+
+class Row(NamedTuple):
+    """One line of the table: a train step, and settings that differ from the published job's."""
+
+    stage: str
+    layer: int | None = None
+    lower_rate: float = 0.1
+
+    @property
+    def label(self) -> str:
+        if self.layer is None:
+            return self.stage
+        return f"{self.stage} {self.layer} {'0.1' if self.lower_rate else 'frozen'}"
+
+
+def published(unroll: int, remat: Any, lower_rate: float) -> Config:
+    """Returns the published job with batch 2048 in every stage, and how blocks are compiled."""
+    config: Config = runpy.run_path("experiments/progressive_kt.py")["paper"]()
+    return settle(
+        dataclasses.replace(
+            config,
+            teacher=dataclasses.replace(config.teacher, batch_size=BATCH),
+            transfer=dataclasses.replace(config.transfer, lower_rate=lower_rate),
+            execution=dataclasses.replace(config.execution, unroll=unroll, remat=remat),
+        ),
+        VOCABULARY,
+    )
+
+
+def gated(config: Config, layout: Layout) -> Program:
+    """Returns the step of the authors' formulation: all layers, all losses, one gate for each."""
+    ours = programs.program(config, layout, "transfer", 0)
+    student, layers = ours.training.network, config.student.layers
+    teacher = dataclasses.replace(student, config=config.teacher.model)
+    every = tuple(range(layers))
+    factors = {name: getattr(config.transfer, name) for name in transfer.LOSSES}
+
+    def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
+        taught, wanted = (
+            encoder.encode(network, values, batch, capture=every, freeze_below=below).shown
+            for network, values, below in (
+                (student, params, None),
+                (teacher, teacher_params, layers),
+            )
+        )
+        totals = transfer.layer_totals(taught, wanted, batch["input_mask"])
+        # Which layer's turn it is must not be known to the compiler: the first word tells.
+        gates_N = jnp.arange(layers) == batch["input_ids"][0, 0] % layers
+        totals = {name: total_N * gates_N for name, total_N in totals.items()}
+        return transfer.as_measured(totals, batch["input_mask"], factors, every)
+
+    phase = ours.training.phases[0]._replace(objective=measure, part=EVERYTHING)
+    return Program(ours.training, phase)
+
+
+def compile_row(row: Row, config: Config, layout: Layout) -> Compiled:
+    """Compiles the step of `row`; says so where it needs more memory than there is."""
+    if row.stage == "gated":
+        return compile_program(gated(config, layout), config, layout)
+    stage = {"student": "twin"}.get(row.stage, row.stage)
+    return compile_program(programs.program(config, layout, stage, row.layer), config, layout)
+
+
+def measure(row: Row, choice: tuple[int, str], hardware: topology.Topology) -> dict[str, Any]:
+    """Returns the figures of one row under one choice of `unroll` and `remat`."""
+    config = published(*choice, row.lower_rate)
+    mesh = make_mesh(config.execution.mesh, devices.compile_only(hardware))
+    found = compile_row(row, config, Layout(mesh, config.execution.fsdp_cuts))
+    clock = hardware.chip.clock
+    milliseconds = found.cycles / clock * 1e3 if found.fits and found.cycles and clock else None
+    return {
+        "row": row.label,
+        "unroll": choice[0],
+        "remat": choice[1],
+        "milliseconds": milliseconds,
+        "peak_gigabytes": found.memory.peak / 1e9,
+        "compile_seconds": found.seconds,
+    }
+
+
+def rows(names: list[str], layers: list[int]) -> list[Row]:
+    """Returns the rows of the table; `frozen` and `tenth` are transfer's, one for each layer."""
+    found = []
+    for name in names:
+        if name in ("frozen", "tenth"):
+            rate = 0.0 if name == "frozen" else 0.1
+            found += [Row("transfer", layer, rate) for layer in layers]
+        else:
+            found.append(Row(name))
+    return found
+
+
+def main() -> None:
+    """Prints every figure when it is there, and writes them all as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--on", default="v5e-256", help="a name that --plan takes")
+    parser.add_argument("--rows", default="frozen,tenth,gated,distill,teacher,student")
+    parser.add_argument("--layers", default="0,11,23", help="of transfer")
+    parser.add_argument("--unroll", default="1")
+    parser.add_argument("--remat", default="full")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    devices.stay_off_hardware()
+    hardware = topology.parse(arguments.on)
+    wanted = rows(arguments.rows.split(","), [int(n) for n in arguments.layers.split(",")])
+    choices = list(
+        itertools.product((int(n) for n in arguments.unroll.split(",")), arguments.remat.split(","))
+    )
+    versions = {name: metadata.version(name) for name in ("jax", "libtpu")}
+    print(f"{hardware.name}, batch {BATCH}, length 512, {versions}", flush=True)
+    figures = []
+    for row, choice in itertools.product(wanted, choices):
+        one = measure(row, choice, hardware)
+        figures.append(one)
+        took = "does not fit" if one["milliseconds"] is None else f"{one['milliseconds']:.1f} ms"
+        print(
+            f"{row.label:<20} unroll={choice[0]:<3} remat={choice[1]:<5} {took:>12}"
+            f"  {one['peak_gigabytes']:.2f} GB a chip, compiled in {one['compile_seconds']:.0f} s",
+            flush=True,
+        )
+    if arguments.out:
+        made_on = {"hardware": hardware.name, "python": platform.python_version(), **versions}
+        arguments.out.write_text(json.dumps({**made_on, "steps": figures}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
