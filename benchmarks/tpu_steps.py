@@ -11,7 +11,8 @@ other chips (`plan/cycles.py`).
 
 Rows: `frozen` and `tenth`, our transfer with what lies below the layer frozen or at a tenth of the
 rate, for each of `--layers`; `gated`, the authors' formulation; `distill`, `teacher`, and
-`student`, which learns from words alone. Each is compiled with every `--unroll` and `--remat`.
+`student`, which learns from words alone. Each is compiled with every `--unroll`, `--remat` and
+`--cuts`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax.config import Config
+from mobilebert_jax.config import Config, Mesh
 from mobilebert_jax.model import encoder
 from mobilebert_jax.objective import transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Params
@@ -57,15 +58,33 @@ class Row(NamedTuple):
         return f"{self.stage} {self.layer} {'0.1' if self.lower_rate else 'frozen'}"
 
 
-def published(unroll: int, remat: Any, lower_rate: float) -> Config:
-    """Returns the published job with batch 2048 in every stage, and how blocks are compiled."""
+class Choice(NamedTuple):
+    """How a step is compiled, which changes none of its numbers."""
+
+    unroll: int
+    remat: Any
+    cuts: int
+    """Pieces that the moments are cut into, over as many chips."""
+
+    def __str__(self) -> str:
+        return f"unroll={self.unroll:<3} remat={self.remat:<5} moments/{self.cuts:<4}"
+
+
+def published(choice: Choice, lower_rate: float) -> Config:
+    """Returns the published job with batch 2048 in every stage, compiled as chosen."""
     config: Config = runpy.run_path("experiments/progressive_kt.py")["paper"]()
     return settle(
         dataclasses.replace(
             config,
             teacher=dataclasses.replace(config.teacher, batch_size=BATCH),
             transfer=dataclasses.replace(config.transfer, lower_rate=lower_rate),
-            execution=dataclasses.replace(config.execution, unroll=unroll, remat=remat),
+            execution=dataclasses.replace(
+                config.execution,
+                unroll=choice.unroll,
+                remat=choice.remat,
+                mesh=Mesh(fsdp=choice.cuts),
+                fsdp_cuts="moments",
+            ),
         ),
         VOCABULARY,
     )
@@ -105,17 +124,16 @@ def compile_row(row: Row, config: Config, layout: Layout) -> Compiled:
     return compile_program(programs.program(config, layout, stage, row.layer), config, layout)
 
 
-def measure(row: Row, choice: tuple[int, str], hardware: topology.Topology) -> dict[str, Any]:
-    """Returns the figures of one row under one choice of `unroll` and `remat`."""
-    config = published(*choice, row.lower_rate)
+def measure(row: Row, choice: Choice, hardware: topology.Topology) -> dict[str, Any]:
+    """Returns the figures of one row under one choice."""
+    config = published(choice, row.lower_rate)
     mesh = make_mesh(config.execution.mesh, devices.compile_only(hardware))
     found = compile_row(row, config, Layout(mesh, config.execution.fsdp_cuts))
     clock = hardware.chip.clock
     milliseconds = found.cycles / clock * 1e3 if found.fits and found.cycles and clock else None
     return {
         "row": row.label,
-        "unroll": choice[0],
-        "remat": choice[1],
+        **choice._asdict(),
         "milliseconds": milliseconds,
         "peak_gigabytes": found.memory.peak / 1e9,
         "compile_seconds": found.seconds,
@@ -144,14 +162,18 @@ def main() -> None:
     parser.add_argument("--layers", default="0,11,23", help="of transfer")
     parser.add_argument("--unroll", default="1")
     parser.add_argument("--remat", default="full")
+    parser.add_argument("--cuts", default="1", help="pieces of the moments")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     devices.stay_off_hardware()
     hardware = topology.parse(arguments.on)
     wanted = rows(arguments.rows.split(","), [int(n) for n in arguments.layers.split(",")])
-    choices = list(
-        itertools.product((int(n) for n in arguments.unroll.split(",")), arguments.remat.split(","))
-    )
+    choices = [
+        Choice(int(unroll), remat, int(cuts))
+        for unroll in arguments.unroll.split(",")
+        for remat in arguments.remat.split(",")
+        for cuts in arguments.cuts.split(",")
+    ]
     versions = {name: metadata.version(name) for name in ("jax", "libtpu")}
     print(f"{hardware.name}, batch {BATCH}, length 512, {versions}", flush=True)
     figures = []
@@ -160,7 +182,7 @@ def main() -> None:
         figures.append(one)
         took = "does not fit" if one["milliseconds"] is None else f"{one['milliseconds']:.1f} ms"
         print(
-            f"{row.label:<20} unroll={choice[0]:<3} remat={choice[1]:<5} {took:>12}"
+            f"{row.label:<20} {choice} {took:>12}"
             f"  {one['peak_gigabytes']:.2f} GB a chip, compiled in {one['compile_seconds']:.0f} s",
             flush=True,
         )

@@ -10,8 +10,12 @@ import rich.console
 from mobilebert_jax import plan
 from mobilebert_jax.config import InputError
 from mobilebert_jax.partition.chips import CHIPS, chip_of
+from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.plan import devices
+from mobilebert_jax.plan.compiled import Compiled, compile_program
+from mobilebert_jax.plan.programs import program
 from mobilebert_jax.plan.topology import FAMILIES, parse
+from mobilebert_jax.run.state import Layout
 from tests.plan.small import SMALL
 
 pytestmark = pytest.mark.parity
@@ -47,3 +51,19 @@ def test_a_plan_from_compiled_steps(tmp_path):
     assert step["times"]["low"] <= step["times"]["compiler"] <= step["times"]["high"]
     assert step["messages"]["all-reduce"]["bytes"] > 0
     assert "compiled transfer layer 1," in console.file.getvalue()
+
+
+def compiled_with_two_rows_a_chip(name: str) -> Compiled:
+    hardware = parse(name)
+    distill = dataclasses.replace(SMALL.distill, batch_size=2 * hardware.devices)
+    config = dataclasses.replace(SMALL, precision="bfloat16", distill=distill)
+    layout = Layout(make_mesh(config.execution.mesh, devices.compile_only(hardware)))
+    return compile_program(program(config, layout, "distill", None), config, layout)
+
+
+def test_a_chip_of_a_thousand_does_and_sends_what_a_chip_of_eight_does():
+    few, many = (compiled_with_two_rows_a_chip(name) for name in ("v5p:2x2x2", "v5p:8x8x16"))
+    assert few.cycles == pytest.approx(many.cycles, rel=0.01)
+    assert few.memory.peak == pytest.approx(many.memory.peak, rel=0.01)
+    sent = [sum(one.times * one.bytes for one in found.collectives) for found in (few, many)]
+    assert sent[0] == sent[1] > 0
