@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network
 from mobilebert_jax.model.quantization import RoundedActivation
 
@@ -53,9 +54,7 @@ class Attention(nn.Module):
         scores_BHTS = self._rounded("scores_range", scores_BHTS)
         scores_BHTS = hide_padding(self.network, scores_BHTS, mask_BS, self._rounded)
         weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1)
-        weights_BHTS = nn.Dropout(config.attention_dropout)(
-            weights_BHTS, deterministic=deterministic
-        )
+        weights_BHTS = Dropout(config.attention_dropout)(weights_BHTS, deterministic=deterministic)
         context_BTHC = jnp.einsum("bhts,bshc->bthc", weights_BHTS.astype(dtype), value_BSHC)
         context_BTHC = self._rounded("context_range", context_BTHC)
         return context_BTHC.reshape(*context_BTHC.shape[:2], config.bottleneck), scores_BHTS

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from mobilebert_jax.model.attention import Attention
+from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network, Norm, activate
 
 
@@ -42,7 +43,7 @@ class Block(nn.Module):
             x = self._feedforward(x, index)
         if config.bottlenecks:
             x = self._dense(config.hidden, ("bottleneck", "hidden"), "output")(x)
-            x = nn.Dropout(config.hidden_dropout)(x, deterministic=self.deterministic)
+            x = Dropout(config.hidden_dropout)(x, deterministic=self.deterministic)
             x = self._norm("output_norm", "hidden")(x + h_BTD)
         return x, Captured(x, scores_BHTS) if self.capture else None
 
@@ -81,4 +82,4 @@ class Block(nn.Module):
         """Dropout before a residual addition, which only networks without bottlenecks have."""
         if self.network.config.bottlenecks:
             return x
-        return nn.Dropout(self.network.config.hidden_dropout)(x, deterministic=self.deterministic)
+        return Dropout(self.network.config.hidden_dropout)(x, deterministic=self.deterministic)

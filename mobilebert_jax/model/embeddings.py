@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network, Norm, parameter, weight_init
 from mobilebert_jax.partition.rules import keep_rows
 
@@ -44,7 +45,7 @@ class Embeddings(nn.Module):
         x_BTD = x_BTD + keep_rows(look_up(self.network, type_D, segments_BT))
         x_BTD = x_BTD + position_D[: ids_BT.shape[1]]
         x_BTD = Norm(config.norm, "hidden", dtype, name="norm")(x_BTD)
-        return nn.Dropout(config.hidden_dropout)(x_BTD, deterministic=deterministic)
+        return Dropout(config.hidden_dropout)(x_BTD, deterministic=deterministic)
 
 
 def look_up(network: Network, table: jax.Array, ids_BT: jax.Array) -> jax.Array:

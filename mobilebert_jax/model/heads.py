@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Norm, TaskHead, activate, parameter, weight_init
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.partition.rules import keep_rows
@@ -73,7 +74,7 @@ class TaskOutput(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, *, deterministic: bool = True) -> jax.Array:
-        kept = nn.Dropout(self.head.dropout)(features, deterministic=deterministic)
+        kept = Dropout(self.head.dropout)(features, deterministic=deterministic)
         return Dense(self.config, self.head.outputs, ("hidden", "classes"), name="dense")(kept)
 
 

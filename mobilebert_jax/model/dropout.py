@@ -1,0 +1,52 @@
+"""Dropout whose masks are cheap to make again.
+
+What falls out is a function of a key and of the place in the whole array, so that masks do not
+depend on the mesh. Compilers make a mask anew in every fusion that reads it, three to five times a
+step: with JAX's own generator, 20 rounds for every number, that was a fifth of the time of the
+teacher's step on a TPU by the compiler's estimate. Two rounds of a mixing function are enough for
+masks.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Dropout(nn.Module):
+    """Sets a share `rate` of the elements to 0 and scales the others by 1 / (1 - rate)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        if deterministic or self.rate == 0.0:
+            return x
+        kept = keep_mask(self.make_rng("dropout"), x.shape, self.rate)
+        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
+def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """Returns which elements stay: each with probability 1 - `rate`, as `key` decides."""
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    mixed = _mix(_mix(_places(shape) ^ first) + second)
+    return mixed >= jnp.uint32(round(rate * 2**32))
+
+
+def _places(shape: tuple[int, ...]) -> jax.Array:
+    """Returns the number of every element in row-major order, modulo 2^32."""
+    places, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        iota = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        places = places + iota * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return places
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A one-to-one map of 32 bits in which every bit of the result depends on all of `x`.
+
+    Source: "lowbias32" of Christopher Wellons' search for integer hash functions, 2018.
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
