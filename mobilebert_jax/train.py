@@ -119,7 +119,8 @@ def train(
             for step in range(max(phase.start, first), phase.stop):
                 watchdog.beat(f"step {step}")
                 with goodput.spent("input"):
-                    batch = to_devices(stage.feed, next(batches), layout.mesh)
+                    rows = next(batches)
+                batch = to_devices(stage.feed, rows, layout.mesh)
                 tokens = batch["input_ids"].size
                 if not programs.is_ready(number, batch):
                     with meters.pausing(f"compiling {phase.label}"), goodput.spent("compile"):
