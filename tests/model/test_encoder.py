@@ -209,7 +209,7 @@ def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, .
 # Freezing
 
 
-@pytest.mark.parametrize("below", [0, 1, 3])
+@pytest.mark.parametrize("below", [0, 3])
 def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> None:
     loss, gradients = gradients_of(NETWORK)
     frozen_loss, frozen = gradients_of(NETWORK, freeze_below=below)
@@ -261,10 +261,10 @@ def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
     assert_close(gradients_of(Network(config, remat=policy)), plain, 1e-5)
 
 
-@pytest.mark.parametrize("unroll", [3, 4])
-def test_the_number_of_blocks_in_a_round_changes_no_number(unroll: int) -> None:
+def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
     plain = gradients_of(NETWORK)
-    assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=unroll)), plain, 1e-5)
+    # Four blocks in rounds of three: the last round is shorter.
+    assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=3)), plain, 1e-5)
 
 
 def test_policies_recompute_as_much_as_they_say() -> None:

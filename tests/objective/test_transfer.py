@@ -342,7 +342,7 @@ def test_a_phase_equals_the_gated_formulation(
         assert moved.tolist() == [n == layer or (n < layer and lower_rate > 0) for n in EVERY]
 
 
-@pytest.mark.parametrize("lower_rate", [0.1, 0.0])
+@pytest.mark.parametrize("lower_rate", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_a_phase_that_updates_its_own_part_ends_as_one_that_updates_everything(
     lower_rate: float, student: Any, teacher: Any
 ) -> None:

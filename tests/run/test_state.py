@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from mobilebert_jax.model import encoder
 from mobilebert_jax.run import state as state_lib
@@ -15,11 +14,10 @@ from tests import tiny
 from tests.partition.stage_programs import layout_of
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_teacher_is_read_in_the_type_of_its_products_and_computes_the_same(
-    dtype: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    layout, network = layout_of("1x1x1"), dataclasses.replace(tiny.TEACHER, dtype=dtype)
+    layout, network = layout_of("1x1x1"), dataclasses.replace(tiny.TEACHER, dtype="bfloat16")
     trained = tiny.on_mesh(tiny.teacher_params(), network, layout)
     with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
         checkpoints.save_params(trained, 1)
@@ -29,7 +27,7 @@ def test_a_teacher_is_read_in_the_type_of_its_products_and_computes_the_same(
         for path, leaf in jax.tree_util.tree_leaves_with_path(looked_at["blocks"])
         if path[-1].key == "kernel"
     }
-    assert kernels == {jnp.dtype(dtype)}
+    assert kernels == {jnp.dtype("bfloat16")}
     others = [
         looked_at["embeddings"],
         looked_at["masked_lm"],
