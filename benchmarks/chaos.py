@@ -1,6 +1,6 @@
 """Kills a whole experiment at random, restarts it, and compares its end with an unbroken run.
 
-    .venv/bin/python benchmarks/chaos.py --folder /tmp/chaos --kills 20
+    .venv/bin/python -m benchmarks.chaos --folder /tmp/chaos --kills 20
 
 Both runs are started as a user starts them, with the same settings, at the same time. The kills
 are SIGKILLs to all processes of the run, at instants drawn anew at every start. The result is

@@ -1,6 +1,6 @@
 """How long does each stage's train step take to compile, and to run?
 
-    .venv/bin/python benchmarks/compile_time.py --experiment experiments/progressive_kt.py:demo
+    .venv/bin/python -m benchmarks.compile_time --experiment experiments/progressive_kt.py:demo
 
 Traces, lowers and compiles the real step of every phase on random tokens of its shapes,
 then times a few steps. Prints a table and writes JSON.

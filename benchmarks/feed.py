@@ -1,6 +1,6 @@
 """How many pretraining examples a second does one core make, and is that enough for a step?
 
-    python benchmarks/feed.py [--records runs/NAME/prepare-DIGEST/records]
+    python -m benchmarks.feed [--records runs/NAME/prepare-DIGEST/records]
       [--step_ms 35 --batch 256] [--out feed.json]
 
 The documents are synthetic and in memory: what is measured is pairing, masking, shuffling and

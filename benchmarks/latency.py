@@ -1,7 +1,7 @@
 """Time of one example through MobileBERT, TINY and BERT_BASE, beside the paper's ratios.
 
     launch/test.sh --all                         # makes .venv-parity, once
-    .venv-parity/bin/python benchmarks/latency.py --folder /tmp/files --out latency.json
+    .venv-parity/bin/python -m benchmarks.latency --folder /tmp/files --out latency.json
 
 Batch 1, random weights, encoder without heads, full-length input. Runtimes: LiteRT with XNNPACK
 (float32, and int8 weights with activations rounded as they come), jitted JAX, and Hugging Face's

@@ -1,10 +1,11 @@
-"""How fast is text prepared, on all cores against one worker?
+"""How fast is text prepared: on all cores, with one worker, and by BERT's tokenizer on one core?
 
-    python benchmarks/preparation.py [--source python_docs] [--rounds 3] [--vocab BERT_VOCAB.txt]
+    python -m benchmarks.preparation [--source python_docs] [--rounds 3] [--vocab BERT_VOCAB.txt]
 
-Rounds alternate between the two, so that other load on the machine meets both alike; the table
-shows medians. A vocabulary is trained once beforehand, unless given: the rounds measure reading,
-splitting, tokenising and writing, with the start of the processes.
+Rounds alternate between them, so that other load on the machine meets all alike; the table shows
+medians. A vocabulary is trained once beforehand, unless given: preparation is reading, splitting,
+tokenising and writing, with the start of the processes. BERT's side is lenient: it only tokenises a
+part of the text that already lies in memory.
 """
 
 import argparse
@@ -17,15 +18,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.plain_tokenizer import PlainTokenizer
 from mobilebert_jax import config
-from mobilebert_jax.data import records, workers
+from mobilebert_jax.data import corpus, records, shards, units, workers
+
+PLAIN_BYTES = 2 << 20  # BERT's tokenizer takes two seconds for it
+PLAIN = "BERT's own"
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One preparation: its worker processes, seconds of the clock, and megabytes of text."""
+    """One way of preparing, its seconds of the clock, and megabytes of text."""
 
-    workers: int
+    way: str
     seconds: float
     megabytes: float
 
@@ -43,7 +48,24 @@ def measure(data: config.Data, vocab: Path, count: int, folder: Path) -> tuple[R
         manifest = records.prepare(data, settings, Path(out), count, _silent, folder / "cache.json")
         seconds = time.perf_counter() - start
     splits = [split for source in manifest["sources"] for split in source["splits"].values()]
-    return Round(count, seconds, sum(s["bytes"] for s in splits) / 1e6), manifest["digest"]
+    megabytes = sum(s["bytes"] for s in splits) / 1e6
+    return Round(_with(count), seconds, megabytes), manifest["digest"]
+
+
+def sample(data: config.Data, folder: Path) -> list[str]:
+    """Returns lines from all parts of the first source."""
+    planned = units.plan(corpus.parse_sources(data.source)[0], data.held_out, folder, 0)
+    return [line for unit in units.limited(planned, PLAIN_BYTES) for line in shards.sample(unit)]
+
+
+def measure_plain(lines: list[str], vocab: Path) -> Round:
+    """Tokenises `lines` as BERT's preparation does, word by word in Python."""
+    plain = PlainTokenizer(vocab)
+    start = time.perf_counter()
+    for line in lines:
+        plain.ids(plain.tokenize(line))
+    seconds = time.perf_counter() - start
+    return Round(PLAIN, seconds, sum(len(line.encode()) for line in lines) / 1e6)
 
 
 def train_vocabulary(data: config.Data, folder: Path, count: int) -> tuple[Path, float]:
@@ -78,7 +100,9 @@ def main() -> None:
         vocab = arguments.vocab
         if vocab is None:
             vocab, training = train_vocabulary(data, folder, cores)
+        lines = sample(data, folder)
         for _ in range(arguments.rounds):
+            rounds.append(measure_plain(lines, vocab))
             for count in dict.fromkeys((1, cores)):
                 measured, digest = measure(data, vocab, count, folder)
                 rounds.append(measured)
@@ -90,16 +114,15 @@ def main() -> None:
 
 def report(arguments: argparse.Namespace, rounds: list[Round], training: float | None) -> None:
     """Prints the table of medians and writes it with every round as JSON."""
-    medians = {
-        count: statistics.median(r.rate for r in rounds if r.workers == count)
-        for count in dict.fromkeys(r.workers for r in rounds)
-    }
-    print(f"{arguments.source}: {rounds[0].megabytes:.1f} MB of text, {arguments.rounds} rounds")
-    print(f"{'workers':>8} {'MB/s':>8} {'times one':>10} {'lowest':>8} {'highest':>8}")
-    for count, median in medians.items():
-        rates = [r.rate for r in rounds if r.workers == count]
+    ways = list(dict.fromkeys(r.way for r in rounds))
+    medians = {way: statistics.median(r.rate for r in rounds if r.way == way) for way in ways}
+    text = max(r.megabytes for r in rounds)
+    print(f"{arguments.source}: {text:.1f} MB of text, {arguments.rounds} rounds")
+    print(f"{'':>12} {'MB/s':>8} {'times BERT':>10} {'lowest':>8} {'highest':>8}")
+    for way, median in medians.items():
+        rates = [r.rate for r in rounds if r.way == way]
         print(
-            f"{count:>8} {median:>8.2f} {median / medians[1]:>10.2f} "
+            f"{way:>12} {median:>8.2f} {median / medians[PLAIN]:>10.2f} "
             f"{min(rates):>8.2f} {max(rates):>8.2f}"
         )
     if training is not None:
@@ -107,13 +130,17 @@ def report(arguments: argparse.Namespace, rounds: list[Round], training: float |
     content = {
         "source": arguments.source,
         "machine": {"cores": workers.available_cores(), "python": platform.python_version()},
-        "megabytes": rounds[0].megabytes,
+        "megabytes": text,
         "training_seconds": training,
-        "median_rates": {str(count): median for count, median in medians.items()},
+        "median_rates": medians,
         "rounds": [dataclasses.asdict(r) for r in rounds],
     }
     arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     print(f"written to {arguments.json}")
+
+
+def _with(count: int) -> str:
+    return f"{count} worker{'s' if count > 1 else ''}"
 
 
 def _silent(phase: str, done: int, total: int) -> None:

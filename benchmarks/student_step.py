@@ -1,6 +1,6 @@
 """Time of one student training step (forward and backward), beside Hugging Face's PyTorch port.
 
-    python benchmarks/student_step.py --batch 8 --length 128 --out step.json
+    python -m benchmarks.student_step --batch 8 --length 128 --out step.json
 
 Both sides do the same work in float32: MobileBERT of the released size, masked-LM loss at the
 same predicted positions plus next-sentence loss, and gradients of all parameters; no optimizer, no

@@ -1,6 +1,6 @@
 """How long do the published job's train steps take on a TPU, by the compiler's own estimate?
 
-    PYTHONPATH=. python benchmarks/tpu_steps.py --on v5e-256 --out steps.json
+    python -m benchmarks.tpu_steps --on v5e-256 --out steps.json
 
 Compiles the real steps of `experiments/progressive_kt.py:paper` at batch 2048 and length 512 for
 hardware that need not be here (it takes the package libtpu), and beside them the authors'
