@@ -62,17 +62,20 @@ class Choice(NamedTuple):
     """How a step is compiled, which changes none of its numbers."""
 
     unroll: int
+    """Blocks in one round of transfer's loops."""
     remat: Any
+    """Of all stages; empty takes the published job's own, which differ."""
     cuts: int
     """Pieces that the moments are cut into, over as many chips."""
 
     def __str__(self) -> str:
-        return f"unroll={self.unroll:<3} remat={self.remat:<5} moments/{self.cuts:<4}"
+        return f"unroll={self.unroll:<3} remat={self.remat or 'own':<5} moments/{self.cuts:<4}"
 
 
 def published(choice: Choice, lower_rate: float) -> Config:
     """Returns the published job with batch 2048 in every stage, compiled as chosen."""
     config: Config = runpy.run_path("experiments/progressive_kt.py")["paper"]()
+    kept = {"remat": choice.remat, "teacher_remat": "same"} if choice.remat else {}
     return settle(
         dataclasses.replace(
             config,
@@ -80,8 +83,8 @@ def published(choice: Choice, lower_rate: float) -> Config:
             transfer=dataclasses.replace(config.transfer, lower_rate=lower_rate),
             execution=dataclasses.replace(
                 config.execution,
-                unroll=choice.unroll,
-                remat=choice.remat,
+                **kept,
+                transfer_unroll=choice.unroll,
                 mesh=Mesh(fsdp=choice.cuts),
                 fsdp_cuts="moments",
             ),
@@ -160,9 +163,9 @@ def main() -> None:
     parser.add_argument("--on", default="v5e-256", help="a name that --plan takes")
     parser.add_argument("--rows", default="frozen,tenth,gated,distill,teacher,student")
     parser.add_argument("--layers", default="0,11,23", help="of transfer")
-    parser.add_argument("--unroll", default="1")
-    parser.add_argument("--remat", default="full")
-    parser.add_argument("--cuts", default="1", help="pieces of the moments")
+    parser.add_argument("--unroll", default="2", help="blocks in a round of transfer's loop")
+    parser.add_argument("--remat", default="", help="of all stages, instead of their own")
+    parser.add_argument("--cuts", default="16", help="pieces of the moments")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     devices.stay_off_hardware()

@@ -272,6 +272,10 @@ class Export:
     """For the model card, such as `apache-2.0`."""
 
 
+Remat = Literal["none", "dots", "feedforward", "full"]
+TeacherRemat = Literal["same", "none", "dots", "feedforward", "full"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Mesh:
     """Devices along each axis; -1 takes what is left."""
@@ -296,10 +300,13 @@ class Execution:
     parameters then being whole on every device."""
     micro_batches: int = 1
     """Parts in which a batch passes through the network; gradients are summed."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What a block keeps for its backward pass: everything, matrix products only, or nothing."""
-    unroll: int = 1
-    """Blocks in one round of the loop over blocks: more may run faster, and compile longer."""
+    remat: Remat = "none"
+    """What a block keeps for its backward pass: everything, all matrix products, those of the
+    feed-forward networks, or nothing."""
+    teacher_remat: TeacherRemat = "same"
+    """The same of the teacher's own training, whose products are eight times as wide."""
+    transfer_unroll: int = 1
+    """Blocks in one round of transfer's loops: more may run faster, and compile longer."""
     compile_ahead: int = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: int = 0
@@ -320,6 +327,12 @@ class Execution:
     """Silence after which a process of a cluster counts as lost."""
     max_nonfinite: int = 5
     """Steps with a non-finite loss or gradient, none of which is applied, before training stops."""
+
+    def remat_of(self, stage: str) -> Remat:
+        """Returns what blocks keep in the training of `stage`."""
+        if stage == "teacher" and self.teacher_remat != "same":
+            return self.teacher_remat
+        return self.remat
 
 
 @dataclasses.dataclass(frozen=True)

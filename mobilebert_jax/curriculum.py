@@ -20,6 +20,7 @@ from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.flops import step_flops
+from mobilebert_jax.model.attention import separable
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Objective, Params, add
@@ -50,11 +51,16 @@ class Setting:
         """The configuration with the vocabulary sizes that the tokenizer gave."""
         return settle(self.config, self.vocabulary.size)
 
-    def network(self, model: ModelConfig) -> Network:
+    def network(self, model: ModelConfig, *, unroll: int = 1) -> Network:
         """Returns `model` with its vocabulary settled, and how this run computes it."""
         model = dataclasses.replace(model, vocab_size=model.vocab_size or self.vocabulary.size)
-        execution = self.config.execution
-        return Network(model, self.config.precision, execution.remat, execution.unroll)
+        return Network(
+            model,
+            self.config.precision,
+            self.config.execution.remat,
+            unroll,
+            head_by_head=self.layout.mesh.shape["model"] == 1 and separable(model),
+        )
 
     def feed(self, batch_size: int, stream: int) -> Feed:
         return Feed(
@@ -73,7 +79,9 @@ class Setting:
 def teacher_training(setting: Setting) -> Training:
     """IB-BERT from scratch, with dropout (paper section 4.2)."""
     teacher = setting.config.teacher
-    net = setting.network(teacher.model)
+    net = dataclasses.replace(
+        setting.network(teacher.model), remat=setting.config.execution.remat_of("teacher")
+    )
     return Training(
         name="teacher",
         network=net,
@@ -97,7 +105,10 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     """The student's blocks from the teacher's, one after the other or all at once."""
     config, settings = setting.config, setting.config.transfer
     steps, layers = transfer_steps(config), config.student.layers
-    student, teacher = setting.network(config.student), setting.network(config.teacher.model)
+    student, teacher = (
+        setting.network(model, unroll=config.execution.transfer_unroll)
+        for model in (config.student, config.teacher.model)
+    )
     if settings.strategy == "progressive":
         phases = _progressive_phases(setting.settled, student, teacher)
         optimizer = Optimizer(

@@ -104,6 +104,34 @@ def spans(training: Training) -> list[tuple[str, int, int]]:
     return [(phase.label, phase.start, phase.stop) for phase in training.phases]
 
 
+# How networks are computed
+
+
+@pytest.mark.parametrize(
+    ("heads", "model", "expected"), [(2, 1, True), (4, 1, False), (2, 2, False)]
+)
+def test_whole_heads_of_full_registers_are_computed_one_by_one(
+    heads: int, model: int, expected: bool
+) -> None:
+    wide = dataclasses.replace(CONFIG.teacher.model, bottleneck=256, heads=heads)
+    mesh = make_mesh(config.Mesh(1, 1, model), jax.devices()[:model])
+    assert Setting(CONFIG, Layout(mesh), [], VOCABULARY).network(wide).head_by_head is expected
+
+
+def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
+    execution = dataclasses.replace(
+        CONFIG.execution, remat="full", teacher_remat="feedforward", transfer_unroll=2
+    )
+    chosen = setting(dataclasses.replace(CONFIG, execution=execution))
+    stages = (
+        curriculum.teacher_training(chosen),
+        curriculum.transfer_training(chosen, teacher),
+        curriculum.twin_training(chosen),
+    )
+    found = [(stage.network.remat, stage.network.unroll) for stage in stages]
+    assert found == [("feedforward", 1), ("full", 2), ("full", 1)]
+
+
 # Steps and phases
 
 

@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from mobilebert_jax.model.attention import Attention
 from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network, Norm, activate
+
+FEEDFORWARD = "feedforward"
+"""Name of both products of a feed-forward network, for rematerialisation."""
 
 
 class Captured(NamedTuple):
@@ -66,8 +70,10 @@ class Block(nn.Module):
     def _feedforward(self, x: jax.Array, index: int) -> jax.Array:
         config, name = self.network.config, f"feedforward_{index}"
         y = self._dense(config.intermediate, ("bottleneck", "intermediate"), f"{name}_in")(x)
+        y = checkpoint_name(y, FEEDFORWARD)
         y = activate(config, y, named=self.network.named_operations)
         y = self._dense(config.bottleneck, ("intermediate", "bottleneck"), f"{name}_out")(y)
+        y = checkpoint_name(y, FEEDFORWARD)
         return self._norm(f"{name}_norm")(self._bert_dropout(y) + x)
 
     def _dense(self, features: int, axes: tuple[str, str], name: str) -> Dense:

@@ -21,8 +21,12 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
         if deterministic or self.rate == 0.0:
             return x
-        kept = keep_mask(self.make_rng("dropout"), x.shape, self.rate)
-        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+        return drop(x, keep_mask(self.make_rng("dropout"), x.shape, self.rate), self.rate)
+
+
+def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
+    """Returns `x` with 0 where it is not `kept`, and the rest scaled by 1 / (1 - rate)."""
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def keep_mask(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax.model.block import Block, Captured
+from mobilebert_jax.model.block import FEEDFORWARD, Block, Captured
 from mobilebert_jax.model.embeddings import Embeddings
 from mobilebert_jax.model.heads import MaskedLM, NextSentence, Pooler, TaskOutput, gather_positions
 from mobilebert_jax.model.layers import Network
@@ -28,6 +28,7 @@ Batch = Mapping[str, jax.Array]
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "feedforward": jax.checkpoint_policies.save_only_these_names(FEEDFORWARD),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -52,6 +52,8 @@ class Network:
     remat: str = "none"
     unroll: int = 1
     """Blocks in one round of the loop over blocks."""
+    head_by_head: bool = False
+    """Compute attention one head after the other (`attention.separable`), not all heads at once."""
     task: TaskHead | None = None
     """None for the two pretraining heads."""
     quantized: Quantized = "no"

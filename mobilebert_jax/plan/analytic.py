@@ -8,7 +8,7 @@ import dataclasses
 import math
 
 from mobilebert_jax import flops
-from mobilebert_jax.config import Config, ModelConfig
+from mobilebert_jax.config import Config, ModelConfig, Remat
 from mobilebert_jax.model import sizes
 from mobilebert_jax.plan.collectives import Collective
 from mobilebert_jax.plan.compiled import Compiled, Memory
@@ -44,7 +44,8 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     rows = flops.batch_size(config, stage) / (cut.data * cut.fsdp)
     batch = rows * (3 * config.data.length + 3 * config.data.max_predictions + 1) * 4
     layers = trained.layers if layer is None else layer + 1
-    activations = _activations(config, trained, rows / config.execution.micro_batches, layers, cut)
+    remat, parts = config.execution.remat_of(stage), config.execution.micro_batches
+    activations = _activations(config, trained, remat, rows / parts, layers, cut)
     gradients = parameters if config.execution.micro_batches == 1 else 2 * parameters
     memory = Memory(parameters, 2 * piece, teacher, batch, gradients + activations)
     passes = config.execution.micro_batches
@@ -65,17 +66,21 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     )
 
 
-def _activations(config: Config, model: ModelConfig, rows: float, layers: int, cut: Cut) -> float:
+def _activations(
+    config: Config, model: ModelConfig, remat: Remat, rows: float, layers: int, cut: Cut
+) -> float:
     """Bytes kept for the backward pass, the block being recomputed, and the masked-LM logits."""
     tokens, width = rows * config.data.length, _WIDTH[config.precision]
     inside = _block_bytes(config, model, cut)
     scores = model.heads / min(cut.model, model.heads) * config.data.length * (FLOAT + width)
+    feedforward = model.intermediate / cut.model + model.bottleneck
     kept = {
         "none": inside,
         "dots": inside - scores,
+        "feedforward": width * (model.hidden + model.feedforwards * feedforward),
         "full": width * model.hidden,
-    }[config.execution.remat]
-    recomputed = 0.0 if config.execution.remat == "none" else inside
+    }[remat]
+    recomputed = 0.0 if remat == "none" else inside
     logits = 3 * FLOAT * rows * config.data.max_predictions * model.vocab_size / cut.model
     return tokens * (layers * kept + recomputed) + logits
 

@@ -165,7 +165,7 @@ def _step(
             compiled.traffic,
             compiled.collectives,
             compiled.cycles,
-            config.execution.remat,
+            config.execution.remat_of(stage),
         ),
         limit,
     )

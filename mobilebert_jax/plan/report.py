@@ -28,7 +28,8 @@ def show(job: Job, console: rich.console.Console) -> None:
         f"{job.config.name} on {topology.name}: {topology.chips} x {chip.name}, "
         f"{topology.devices} devices in {topology.slices} slice(s); data x fsdp x model = "
         f"{job.cut.data} x {job.cut.fsdp} x {job.cut.model}, "
-        f"micro_batches {execution.micro_batches}, remat {execution.remat}, "
+        f"micro_batches {execution.micro_batches}, remat {execution.remat} "
+        f"(teacher {execution.remat_of('teacher')}), "
         f"fsdp cuts {execution.fsdp_cuts}",
         markup=False,
     )

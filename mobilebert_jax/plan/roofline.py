@@ -16,7 +16,7 @@ MATRIX_EFFICIENCY = 0.4
 """Share of the peak that whole train steps of encoders of this size reach in published runs."""
 MEMORY_EFFICIENCY = 0.7
 NETWORK_EFFICIENCY = 0.5
-RECOMPUTED = {"none": 1.0, "dots": 1.1, "full": 4 / 3}
+RECOMPUTED = {"none": 1.0, "dots": 1.1, "feedforward": 1.15, "full": 4 / 3}
 """FLOPs with rematerialisation as a multiple of those without: full runs forward twice."""
 
 

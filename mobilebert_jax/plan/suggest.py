@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from mobilebert_jax.config import Config, Execution, Mesh
+from mobilebert_jax.config import Config, Execution, Mesh, Remat, TeacherRemat
 from mobilebert_jax.plan.analytic import Cut
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology
@@ -18,7 +18,14 @@ COMPILED_AT_MOST = 6
 MOST_PIECES = 32
 """Devices that parameters or moments are cut over at most; the widths of the networks, which
 must divide, are small."""
-REMAT: tuple[Literal["none", "dots", "full"], ...] = ("none", "dots", "full")
+Kept = tuple[Remat, TeacherRemat]
+"""What blocks keep for their backward pass: `execution.remat` and `execution.teacher_remat`."""
+KEPT: tuple[Kept, ...] = (
+    ("none", "same"),
+    ("dots", "same"),
+    ("full", "feedforward"),
+    ("full", "same"),
+)
 CUTS: tuple[Literal["parameters", "moments"], ...] = ("parameters", "moments")
 
 Make = Callable[[Config], Job]
@@ -54,13 +61,13 @@ def search(
     candidates that the compiler refuses are plans that do not fit.
     """
     left = [(candidate, estimate(candidate)) for candidate in candidates(config, topology)]
-    corrections = {remat: Correction() for remat in REMAT}
+    corrections = {kept: Correction() for kept in KEPT}
     tried: list[Tried] = []
     while left and len(tried) < most:
         hopeful = [
-            (corrections[job.config.execution.remat].time * job.high_s, index)
+            (corrections[_kept(job.config)].time * job.high_s, index)
             for index, (_, job) in enumerate(left)
-            if _hopeful(job, corrections[job.config.execution.remat])
+            if _hopeful(job, corrections[_kept(job.config)])
         ]
         if not hopeful:
             break
@@ -69,7 +76,7 @@ def search(
             break
         candidate, estimated = left.pop(index)
         compiled = measure(candidate)
-        corrections[candidate.execution.remat].learn(estimated, compiled)
+        corrections[_kept(candidate)].learn(estimated, compiled)
         tried.append(Tried(candidate, compiled))
     return sorted(tried, key=lambda one: (not one.job.fits, one.job.high_s))
 
@@ -90,17 +97,22 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
         for power in range(MOST_PIECES.bit_length())
         if per_slice % 2**power == 0 and widths % 2**power == 0
     ]
-    for fsdp, parts, remat, cuts in itertools.product(pieces, (1, 2, 4, 8), REMAT, CUTS):
+    for fsdp, parts, kept, cuts in itertools.product(pieces, (1, 2, 4, 8), KEPT, CUTS):
         if rows % (topology.devices * parts) or (fsdp == 1 and cuts != CUTS[0]):
             continue
         execution = dataclasses.replace(
             config.execution,
             mesh=Mesh(fsdp=fsdp),
             micro_batches=parts,
-            remat=remat,
+            remat=kept[0],
+            teacher_remat=kept[1],
             fsdp_cuts=cuts,
         )
         yield dataclasses.replace(config, execution=execution)
+
+
+def _kept(config: Config) -> Kept:
+    return config.execution.remat, config.execution.teacher_remat
 
 
 def cut_of(mesh: Mesh, devices: int) -> Cut:
@@ -114,7 +126,7 @@ def overrides(config: Config, chosen: Execution) -> list[str]:
     for name in ("data", "fsdp", "model", "slices"):
         if getattr(chosen.mesh, name) != getattr(before.mesh, name):
             flags.append(f"--config.execution.mesh.{name}={getattr(chosen.mesh, name)}")
-    for name in ("micro_batches", "remat", "fsdp_cuts"):
+    for name in ("micro_batches", "remat", "teacher_remat", "fsdp_cuts"):
         if getattr(chosen, name) != getattr(before, name):
             flags.append(f"--config.execution.{name}={getattr(chosen, name)}")
     return flags

@@ -56,8 +56,7 @@ class Subject:
             self.pretrained.model,
             self.config.precision,
             self.config.execution.remat,
-            self.config.execution.unroll,
-            TaskHead(self.task.reads, self.task.outputs, self.config.finetune.dropout),
+            task=TaskHead(self.task.reads, self.task.outputs, self.config.finetune.dropout),
             quantized="rounded" if self.config.finetune.quantized else "no",
         )
 

@@ -254,7 +254,10 @@ def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
 # Precision, rematerialisation, dropout
 
 
-@pytest.mark.parametrize(("name", "policy"), [("mobilebert", "full"), ("ib_bert_large", "dots")])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("mobilebert", "full"), ("ib_bert_large", "dots"), ("ib_bert_large", "feedforward")],
+)
 def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
     config = narrow(name)
     plain = gradients_of(Network(config))
@@ -267,12 +270,25 @@ def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
     assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=3)), plain, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large"])
+def test_heads_one_after_the_other_change_no_number(name: str) -> None:
+    together, apart = Network(narrow(name)), Network(narrow(name), head_by_head=True)
+    assert_close(gradients_of(apart), gradients_of(together), 1e-5)
+    for key in (None, jax.random.key(3)):
+        found, expected = (
+            encode(network, params_of(network.config), BATCH, capture=(0,), dropout_key=key)
+            for network in (apart, together)
+        )
+        assert_close(found.shown, expected.shown, 1e-5)
+        assert_close(found.hidden_BTD, expected.hidden_BTD, 1e-5)
+
+
 def test_policies_recompute_as_much_as_they_say() -> None:
     def flops(policy: str) -> int:
         function = functools.partial(loss_of, network=Network(STUDENT, remat=policy), batch=BATCH)
         return programs.matrix_flops(jax.make_jaxpr(jax.grad(function))(PARAMS))
 
-    assert flops("none") < flops("dots") < flops("full")
+    assert flops("none") < flops("dots") < flops("feedforward") < flops("full")
 
 
 @pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large", "bert_base"])
