@@ -8,6 +8,7 @@ layers only: what is not asked for is not computed.
 Shapes: B batch, T positions, P predicted positions, D hidden, V vocabulary, N captured layers.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
@@ -167,6 +168,8 @@ def _run(
     keys: jax.Array | None,
 ) -> tuple[jax.Array, Captured | None]:
     """Runs the blocks of `segment`, whose parameters are parts of `stack`."""
+    if segment.capture:  # scores of all heads are wanted together
+        network = dataclasses.replace(network, head_by_head=False)
     module = Block(network, segment.capture, deterministic=keys is None)
     layers = slice(segment.start, segment.stop)
     if segment.frozen:

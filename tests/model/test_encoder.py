@@ -274,13 +274,11 @@ def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
 def test_heads_one_after_the_other_change_no_number(name: str) -> None:
     together, apart = Network(narrow(name)), Network(narrow(name), head_by_head=True)
     assert_close(gradients_of(apart), gradients_of(together), 1e-5)
-    for key in (None, jax.random.key(3)):
-        found, expected = (
-            encode(network, params_of(network.config), BATCH, capture=(0,), dropout_key=key)
-            for network in (apart, together)
-        )
-        assert_close(found.shown, expected.shown, 1e-5)
-        assert_close(found.hidden_BTD, expected.hidden_BTD, 1e-5)
+    found, expected = (
+        encode(network, params_of(network.config), BATCH, dropout_key=jax.random.key(3))
+        for network in (apart, together)
+    )
+    assert_close(found.hidden_BTD, expected.hidden_BTD, 1e-5)
 
 
 def test_policies_recompute_as_much_as_they_say() -> None:
