@@ -1,13 +1,15 @@
-"""Time of one student training step (forward and backward), beside Hugging Face's PyTorch port.
+"""Time of one whole training step of the student, beside Hugging Face's PyTorch port.
 
-    python -m benchmarks.student_step --batch 8 --length 128 --out step.json
+    .venv-parity/bin/python -m benchmarks.student_step --batch 8 --length 128 --out step.json
 
 Both sides do the same work in float32: MobileBERT of the released size, masked-LM loss at the
-same predicted positions plus next-sentence loss, and gradients of all parameters; no optimizer, no
+same predicted positions plus next-sentence loss, gradients of all parameters and AdamW's update; no
 dropout. The port as it stands computes vocabulary logits at every position, so here its heads are
-applied to the predicted positions only. Rounds of the two alternate, so that a slow spell of the
-machine meets both; medians and their ratio are printed. Where torch or transformers is missing,
-ours is timed alone and the output says so.
+applied to the predicted positions only. Each side is a process of its own: ours with the memory
+settings of launch/run.sh, the port as it is shipped and once more with ours. Their steps alternate,
+so that a slow spell of the machine meets all; a round is a step that is not counted, because
+another side has just had the caches, and one that is. Where torch or transformers is missing, ours
+is timed alone and the output says so.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +31,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network
@@ -35,6 +40,15 @@ STEADY = 1.5
 """Largest slowest/fastest round of a side at which its median is taken for a property of the code.
 PyTorch's threads wait for each other many times a step: where another process holds a core, its
 steps were seen to take 20 times as long while ours took twice as long."""
+
+RATE = 1e-5
+SHIPPED, SAME = "pytorch", "pytorch, our memory settings"
+MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "1099511627776",
+}
+"""What launch/run.sh sets on a CPU."""
 
 Step = Callable[[], None]
 Batch = dict[str, np.ndarray]
@@ -71,10 +85,19 @@ def our_step(network: Network, batch: Batch) -> Step:
         masked_lm = cross_entropy(predicted.masked_lm_BPV, batch["masked_lm_ids"])
         return masked_lm + cross_entropy(predicted.next_sentence_B2, batch["next_sentence_labels"])
 
-    compiled = jax.jit(jax.value_and_grad(loss_of)).lower(params, arrays).compile()
+    optimizer = optax.adamw(RATE)
+
+    def update(params: encoder.Params, moments: Any, batch: encoder.Batch) -> tuple[Any, Any]:
+        gradients = jax.grad(loss_of)(params, batch)
+        changes, moments = optimizer.update(gradients, moments, params)
+        return optax.apply_updates(params, changes), moments
+
+    state = [params, jax.jit(optimizer.init)(params)]
+    compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*state, arrays).compile()
 
     def step() -> None:
-        jax.block_until_ready(compiled(params, arrays))
+        state[:] = compiled(*state, arrays)
+        jax.block_until_ready(state)
 
     step()
     return step
@@ -92,6 +115,7 @@ def torch_step(config: sizes.ModelConfig, batch: Batch, attention: str) -> Step:
         attn_implementation=attention,
     )
     model = transformers.MobileBertForPreTraining(settings).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), RATE)
     ids, segments, mask, positions, words, following = (
         torch.from_numpy(batch[name]).long()
         for name in (
@@ -114,19 +138,59 @@ def torch_step(config: sizes.ModelConfig, batch: Batch, attention: str) -> Step:
         )
         loss = cross_entropy(logits_BPV.flatten(0, 1), words.flatten())
         (loss + cross_entropy(logits_B2, following)).backward()
+        optimizer.step()
 
     step()
     return step
 
 
-def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Returns seconds of every round; each round runs every step once, in alternating order."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def serve(arguments: argparse.Namespace) -> None:
+    """Makes the step of `arguments.side`; then, for every line read, runs it and prints seconds."""
+    config = dataclasses.replace(sizes.MOBILEBERT, layers=arguments.layers)
+    batch = make_batch(config.vocab_size, arguments.batch, arguments.length, arguments.predictions)
+    if arguments.side == "ours":
+        step = our_step(Network(config, dtype=arguments.dtype, remat=arguments.remat), batch)
+    else:
+        step = torch_step(config, batch, arguments.attention)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        step()
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, flush=True)
+
+
+def start(side: str) -> subprocess.Popen[str]:
+    """Starts the process of a side and waits until it is ready."""
+    shipped = {name: value for name, value in os.environ.items() if name not in MEMORY}
+    program = ["-m", "benchmarks.student_step", *sys.argv[1:]]
+    process = subprocess.Popen(
+        [sys.executable, *program, "--side", "ours" if side == "ours" else "pytorch"],
+        env=shipped if side == SHIPPED else shipped | MEMORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != "ready\n":
+        if not line:
+            raise SystemExit(f"the process of '{side}' ended; what it said stands above")
+    return process
+
+
+def measure(sides: list[str], rounds: int) -> dict[str, list[float]]:
+    """Returns seconds of every round; each round runs every side once, in alternating order."""
+    processes = {side: start(side) for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for index in range(rounds):
-        for name in list(steps) if index % 2 == 0 else reversed(list(steps)):
-            start = time.perf_counter()
-            steps[name]()
-            seconds[name].append(time.perf_counter() - start)
+        for side in sides if index % 2 == 0 else reversed(sides):
+            asked, said = processes[side].stdin, processes[side].stdout
+            assert asked is not None and said is not None
+            asked.write("step\n")
+            asked.flush()
+            seconds[side].append(float(said.readline()))
+    for process in processes.values():
+        process.communicate()
     return seconds
 
 
@@ -161,6 +225,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--remat", choices=tuple(encoder.REMAT_POLICIES), default="none")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="PyTorch's")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--side", choices=("ours", "pytorch"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not 1 <= arguments.predictions <= arguments.length <= sizes.MOBILEBERT.max_positions:
         parser.error(
@@ -175,17 +240,14 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Times the steps, prints a table and writes the JSON file."""
     arguments = parse()
-    config = dataclasses.replace(sizes.MOBILEBERT, layers=arguments.layers)
-    batch = make_batch(config.vocab_size, arguments.batch, arguments.length, arguments.predictions)
+    if arguments.side:
+        serve(arguments)
+        return
     report: dict[str, Any] = {"machine": machine()}
-    network = Network(config, dtype=arguments.dtype, remat=arguments.remat)
-    steps = {"ours": our_step(network, batch)}
     missing = [p for p in ("torch", "transformers") if importlib.util.find_spec(p) is None]
-    if not missing:
-        steps["pytorch"] = torch_step(config, batch, arguments.attention)
-    seconds = measure(steps, arguments.rounds)
+    seconds = measure(["ours"] if missing else ["ours", SHIPPED, SAME], arguments.rounds)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    report["settings"] = {k: v for k, v in vars(arguments).items() if k != "out"}
+    report["settings"] = {k: v for k, v in vars(arguments).items() if k not in ("out", "side")}
     report["seconds"] = seconds
     report["median_seconds"] = medians
     report["not_installed"] = missing
@@ -195,13 +257,13 @@ def main() -> None:
     print(json.dumps(report["machine"]))
     for name, values in seconds.items():
         print(
-            f"{name:8} median {medians[name]:.3f} s  "
+            f"{name:30} median {medians[name]:.3f} s  "
             f"(fastest {min(values):.3f}, slowest {max(values):.3f}, {len(values)} rounds)"
         )
     if missing:
         print(f"{' and '.join(missing)} not installed: ours was timed alone")
     else:
-        report["pytorch_over_ours"] = medians["pytorch"] / medians["ours"]
+        report["pytorch_over_ours"] = medians[SHIPPED] / medians["ours"]
         print(f"pytorch / ours: {report['pytorch_over_ours']:.2f} (above 1: ours is faster)")
     if not report["steady"]:
         print(

@@ -129,4 +129,7 @@ if [[ $print == true ]]; then
   exit
 fi
 ensure_venv
+if [[ $(find_accelerator) == cpu ]]; then
+  keep_memory
+fi
 exec "${command[@]}"

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = """
 import json, os, sys
 import tiny
-print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "tiny": tiny.VERSION}))
+memory = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+said = {"arguments": sys.argv[1:], "folder": os.getcwd(), "tiny": tiny.VERSION, "memory": memory}
+print(json.dumps(said))
 sys.exit(int(os.environ.get("EXIT", "0")))
 """
 # Stands in for pytest and mypy: says which environment runs it, then fails where FAIL names it.
@@ -73,7 +75,11 @@ class Repository:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """The environment of a start: only the wheels made here can be installed."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PIP_", "MALLOC_"))
+        }
         return kept | {
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.root / "wheels"),

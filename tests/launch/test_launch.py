@@ -59,6 +59,16 @@ def test_arguments_and_exit_code_pass_through(installed: Repository) -> None:
         assert installed.start("run.sh", "teacher", EXIT=str(code)).returncode == code
 
 
+def test_memory_is_kept_between_steps_on_a_cpu_unless_the_user_says_otherwise(
+    installed: Repository,
+) -> None:
+    kept = json.loads(installed.start("run.sh", "teacher").stdout)["memory"]
+    assert kept["MALLOC_ARENA_MAX"] == "1"
+    assert kept["MALLOC_MMAP_MAX_"] == "0"
+    own = json.loads(installed.start("run.sh", "teacher", MALLOC_ARENA_MAX="4").stdout)["memory"]
+    assert own == kept | {"MALLOC_ARENA_MAX": "4"}
+
+
 def test_paths_are_those_of_the_caller_then_of_the_repository(
     installed: Repository, tmp_path: Path
 ) -> None:
