@@ -3,11 +3,6 @@
 import unicodedata
 from pathlib import Path
 
-_CJK = (
-    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
-)  # fmt: skip
-
 
 class PlainTokenizer:
     """BERT's uncased tokenizer, character by character."""
@@ -37,7 +32,7 @@ class PlainTokenizer:
             if c in " \t\n\r" or category == "Zs":
                 kept.append(" ")
             elif c not in "\0\ufffd" and not category.startswith("C"):
-                kept.append(f" {c} " if any(a <= ord(c) <= b for a, b in _CJK) else c)
+                kept.append(f" {c} " if _is_ideograph(ord(c)) else c)
         return "".join(kept)
 
     def _split_punctuation(self, word: str) -> list[str]:
@@ -70,3 +65,14 @@ class PlainTokenizer:
             pieces.append(piece)
             start = end
         return pieces
+
+
+def _is_ideograph(code: int) -> bool:
+    return (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x2A6DF
+        or 0x2A700 <= code <= 0x2CEAF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x2F800 <= code <= 0x2FA1F
+    )
