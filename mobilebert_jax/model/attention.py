@@ -93,7 +93,7 @@ def _attend(
     """Returns contexts [B, T, H, C] and scores [B, H, T, S] of queries, keys and values.
 
     All are without H where `projected` are those of one head: even an axis of size 1 would cost a
-    TPU a fiftieth of the teacher's step.
+    TPU a hundredth of the teacher's step.
     """
     query, key, value = projected
     scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
