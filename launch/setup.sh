@@ -70,8 +70,9 @@ find_accelerator() {
   esac
 }
 
-# A training step on a CPU takes hundreds of megabytes from the C library. By default they go back to
-# the system after every step, and are faulted in page by page in the next: a quarter of its time.
+# A training step on a CPU takes hundreds of megabytes from the C library. By default they go back
+# to the system after every step, and are faulted in page by page in the next: up to a quarter of
+# its time.
 keep_memory() {
   export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX-1}
   export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_-0}
