@@ -59,7 +59,7 @@ class Setting:
             self.config.precision,
             self.config.execution.remat,
             unroll,
-            head_by_head=self.layout.mesh.shape["model"] == 1 and separable(model),
+            wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 
     def feed(self, batch_size: int, stream: int) -> Feed:

@@ -115,7 +115,7 @@ def test_whole_heads_of_full_registers_are_computed_one_by_one(
 ) -> None:
     wide = dataclasses.replace(CONFIG.teacher.model, bottleneck=256, heads=heads)
     mesh = make_mesh(config.Mesh(1, 1, model), jax.devices()[:model])
-    assert Setting(CONFIG, Layout(mesh), [], VOCABULARY).network(wide).head_by_head is expected
+    assert Setting(CONFIG, Layout(mesh), [], VOCABULARY).network(wide).wide is expected
 
 
 def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:

@@ -69,7 +69,7 @@ class Attention(nn.Module):
             return rounding[name](x)
 
         size = config.bottleneck // config.heads
-        if not self.network.head_by_head:
+        if not self.network.wide:
             split = [x.reshape(*x.shape[:2], config.heads, size) for x in projected]
             context_BTHC, scores_BHTS = _attend(self.network, split, mask_BS, kept_BHTS, rounded)
             return context_BTHC.reshape(projected[0].shape), scores_BHTS

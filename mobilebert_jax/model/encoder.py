@@ -169,7 +169,7 @@ def _run(
 ) -> tuple[jax.Array, Captured | None]:
     """Runs the blocks of `segment`, whose parameters are parts of `stack`."""
     if segment.capture:  # scores of all heads are wanted together
-        network = dataclasses.replace(network, head_by_head=False)
+        network = dataclasses.replace(network, wide=False)
     module = Block(network, segment.capture, deterministic=keys is None)
     layers = slice(segment.start, segment.stop)
     if segment.frozen:

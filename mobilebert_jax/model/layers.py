@@ -52,8 +52,9 @@ class Network:
     remat: str = "none"
     unroll: int = 1
     """Blocks in one round of the loop over blocks."""
-    head_by_head: bool = False
-    """Compute attention one head after the other (`attention.separable`), not all heads at once."""
+    wide: bool = False
+    """Compute attention one head after the other, and finish the first product of a feed-forward
+    network before its activation, which suits networks of which `attention.separable` is true."""
     task: TaskHead | None = None
     """None for the two pretraining heads."""
     quantized: Quantized = "no"

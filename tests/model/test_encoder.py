@@ -272,7 +272,7 @@ def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
 
 def test_heads_one_after_the_other_change_no_number() -> None:
     config = narrow("ib_bert_large")
-    together, apart = Network(config), Network(config, head_by_head=True)
+    together, apart = Network(config), Network(config, wide=True)
     assert_close(gradients_of(apart), gradients_of(together), 1e-5)
     found, expected = (
         encode(network, params_of(config), BATCH, dropout_key=jax.random.key(3))
