@@ -31,6 +31,8 @@ class Block(nn.Module):
     network: Network
     capture: bool = False
     deterministic: bool = True
+    frozen: bool = False
+    """No gradient is taken."""
 
     @nn.compact
     def __call__(self, h_BTD: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, Captured | None]:
@@ -71,8 +73,9 @@ class Block(nn.Module):
         config, name = self.network.config, f"feedforward_{index}"
         y = self._dense(config.intermediate, ("bottleneck", "intermediate"), f"{name}_in")(x)
         y = checkpoint_name(y, FEEDFORWARD)
-        if self.network.wide:
+        if self.network.wide and self.frozen:
             # A TPU's compiler would make one fusion of both products, which takes a tenth longer.
+            # Of a network that is trained the first is wanted again, and it makes two by itself.
             y = jax.lax.optimization_barrier(y)
         y = activate(config, y, named=self.network.named_operations)
         y = self._dense(config.bottleneck, ("intermediate", "bottleneck"), f"{name}_out")(y)

@@ -170,7 +170,7 @@ def _run(
     """Runs the blocks of `segment`, whose parameters are parts of `stack`."""
     if segment.capture:  # scores of all heads are wanted together
         network = dataclasses.replace(network, wide=False)
-    module = Block(network, segment.capture, deterministic=keys is None)
+    module = Block(network, segment.capture, keys is None, segment.frozen)
     layers = slice(segment.start, segment.stop)
     if segment.frozen:
         # Read where they lie: the cut of a teacher's stack would be a copy of most of it, every

@@ -270,15 +270,15 @@ def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
     assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=3)), plain, 1e-5)
 
 
-def test_heads_one_after_the_other_change_no_number() -> None:
+def test_wide_networks_have_the_same_numbers() -> None:
     config = narrow("ib_bert_large")
     together, apart = Network(config), Network(config, wide=True)
     assert_close(gradients_of(apart), gradients_of(together), 1e-5)
-    found, expected = (
-        encode(network, params_of(config), BATCH, dropout_key=jax.random.key(3))
-        for network in (apart, together)
-    )
-    assert_close(found.hidden_BTD, expected.hidden_BTD, 1e-5)
+    for choices in ({"dropout_key": jax.random.key(3)}, {"freeze_below": 2}):
+        found, expected = (
+            encode(network, params_of(config), BATCH, **choices) for network in (apart, together)
+        )
+        assert_close(found.hidden_BTD, expected.hidden_BTD, 1e-5)
 
 
 def test_policies_recompute_as_much_as_they_say() -> None:
