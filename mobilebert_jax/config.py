@@ -305,8 +305,14 @@ class Execution:
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
     """The same of the teacher's own training, whose products are eight times as wide."""
-    transfer_unroll: int = 1
-    """Blocks in one round of transfer's loops: more may run faster, and compile longer."""
+    unroll: int = 1
+    """Blocks in one round of the loop over blocks: more may run faster, and compile longer."""
+    transfer_unroll: int = 0
+    """The same of transfer's loops, whose programs differ from layer to layer; 0 takes `unroll`."""
+    cpu_products: Literal["float32", "bfloat16"] = "float32"
+    """Type in which CPUs multiply what dense layers inside blocks multiply, sums being float32;
+    bfloat16 has an effect, on the speed and a little on every number, only where a processor has
+    instructions for it (AMX or AVX-512 BF16)."""
     compile_ahead: int = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: int = 0
@@ -333,6 +339,10 @@ class Execution:
         if stage == "teacher" and self.teacher_remat != "same":
             return self.teacher_remat
         return self.remat
+
+    def unroll_of(self, stage: str) -> int:
+        """Returns the blocks in one round of the loop over blocks in the training of `stage`."""
+        return (self.transfer_unroll if stage == "transfer" else 0) or self.unroll
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.part import Part
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import rules
+from mobilebert_jax.partition.processor import rounds_products
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout
 from mobilebert_jax.science import settle, student_steps, transfer_steps
@@ -51,14 +52,19 @@ class Setting:
         """The configuration with the vocabulary sizes that the tokenizer gave."""
         return settle(self.config, self.vocabulary.size)
 
-    def network(self, model: ModelConfig, *, unroll: int = 1) -> Network:
-        """Returns `model` with its vocabulary settled, and how this run computes it."""
+    def network(self, model: ModelConfig, stage: str = "evaluate") -> Network:
+        """Returns `model` with its vocabulary settled, and how `stage` computes it.
+
+        Only training rounds what it multiplies, for speed; what is reported of a network is exact.
+        """
         model = dataclasses.replace(model, vocab_size=model.vocab_size or self.vocabulary.size)
+        execution = self.config.execution
         return Network(
             model,
             self.config.precision,
-            self.config.execution.remat,
-            unroll,
+            execution.remat_of(stage),
+            execution.unroll_of(stage),
+            rounded_products=stage != "evaluate" and rounds_products(execution, self.layout.mesh),
             wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 
@@ -79,9 +85,7 @@ class Setting:
 def teacher_training(setting: Setting) -> Training:
     """IB-BERT from scratch, with dropout (paper section 4.2)."""
     teacher = setting.config.teacher
-    net = dataclasses.replace(
-        setting.network(teacher.model), remat=setting.config.execution.remat_of("teacher")
-    )
+    net = setting.network(teacher.model, "teacher")
     return Training(
         name="teacher",
         network=net,
@@ -106,8 +110,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     config, settings = setting.config, setting.config.transfer
     steps, layers = transfer_steps(config), config.student.layers
     student, teacher = (
-        setting.network(model, unroll=config.execution.transfer_unroll)
-        for model in (config.student, config.teacher.model)
+        setting.network(model, "transfer") for model in (config.student, config.teacher.model)
     )
     if settings.strategy == "progressive":
         phases = _progressive_phases(setting.settled, student, teacher)
@@ -161,7 +164,9 @@ def distill_training(
 ) -> Training:
     """The whole student from words and teacher; under `auxiliary` the transfer losses join in."""
     config, settings = setting.config, setting.config.distill
-    student, teacher = setting.network(config.student), setting.network(config.teacher.model)
+    student, teacher = (
+        setting.network(model, "distill") for model in (config.student, config.teacher.model)
+    )
     objective = distill.objective(student, teacher, settings)
     steps, offset = settings.steps, transfer_steps(config)
     if config.transfer.strategy == "auxiliary":
@@ -183,7 +188,7 @@ def distill_training(
 def twin_training(setting: Setting) -> Training:
     """The student's network, data and number of steps, on true words alone, without dropout."""
     config, settings = setting.config, setting.config.distill
-    student, steps = setting.network(config.student), student_steps(setting.config)
+    student, steps = setting.network(config.student, "twin"), student_steps(setting.config)
     return Training(
         name="twin",
         network=student,

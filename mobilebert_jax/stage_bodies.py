@@ -103,8 +103,8 @@ def setting(this: Run) -> curriculum.Setting:
     )
 
 
-def load_teacher(this: Run, shared: curriculum.Setting) -> Params:
-    """Returns the teacher's parameters, to be looked at and not to be trained.
+def load_teacher(this: Run, stage: str, shared: curriculum.Setting) -> Params:
+    """Returns the teacher's parameters as `stage` reads them, not to be trained.
 
     Raises InputError for a given teacher that does not fit, Damaged when the checkpoint does not
     agree with its seal.
@@ -113,7 +113,8 @@ def load_teacher(this: Run, shared: curriculum.Setting) -> Params:
     if config.teacher.path:
         tokenizer = _tokenizer(this)
         given_teacher.check(config, this.made["teacher"], this.made["prepare"], tokenizer.digest)
-    abstract = state_lib.abstract_teacher(shared.network(config.teacher.model), this.layout)
+    network = shared.network(config.teacher.model, stage)
+    abstract = state_lib.abstract_teacher(network, this.layout)
     return _load(this, "teacher", abstract)
 
 
@@ -149,13 +150,13 @@ def _tokenizer(this: Run) -> Tokenizer:
 
 def _transfer(this: Run, artefact: Artefact) -> dict[str, Any]:
     shared = setting(this)
-    teacher = load_teacher(this, shared)
+    teacher = load_teacher(this, "transfer", shared)
     return _train(this, artefact, curriculum.transfer_training(shared, teacher))
 
 
 def _distill(this: Run, artefact: Artefact) -> dict[str, Any]:
     shared = setting(this)
-    teacher = load_teacher(this, shared)
+    teacher = load_teacher(this, "distill", shared)
     student = load_student(this, "transfer", shared) if "transfer" in this.made else None
     return _train(this, artefact, curriculum.distill_training(shared, teacher, student))
 
@@ -216,7 +217,7 @@ def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
     models = {}
     if "teacher" in artefact.inputs:
         network = shared.network(this.config.teacher.model)
-        models["teacher"] = (network, load_teacher(this, shared))
+        models["teacher"] = (network, load_teacher(this, "evaluate", shared))
     for role, stage in (("student", "distill"), ("twin", "twin")):
         if stage in artefact.inputs:
             network = shared.network(this.config.student)

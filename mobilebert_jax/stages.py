@@ -18,6 +18,7 @@ from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.export import formats
 from mobilebert_jax.partition import processes
 from mobilebert_jax.partition.mesh import check_batch, make_mesh
+from mobilebert_jax.partition.processor import rounds_products
 from mobilebert_jax.run import lock, progress, results
 from mobilebert_jax.run.checkpoint import Damaged
 from mobilebert_jax.run.profile import Window
@@ -71,6 +72,11 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
     check_vocabulary(config)
     mesh = make_mesh(config.execution.mesh)
     _check_batches(config, mesh)
+    if config.execution.cpu_products != "float32" and not rounds_products(config.execution, mesh):
+        console.print(
+            "[yellow]execution.cpu_products=bfloat16 has no effect here: these are not CPUs with "
+            "instructions for bfloat16[/]"
+        )
     this = Run(config, console, Layout(mesh, config.execution.fsdp_cuts), profile)
     graph = inputs_of(config)
     plan = {name: _artefact(this, name, inputs) for name, inputs in graph.items()}

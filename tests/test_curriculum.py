@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import operator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, transfer
 from mobilebert_jax.objective.losses import Measured, Term, weighted
 from mobilebert_jax.optimizer import rates
+from mobilebert_jax.partition import processor
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout
@@ -120,7 +122,7 @@ def test_whole_heads_of_full_registers_are_computed_one_by_one(
 
 def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
     execution = dataclasses.replace(
-        CONFIG.execution, remat="full", teacher_remat="feedforward", transfer_unroll=2
+        CONFIG.execution, remat="full", teacher_remat="feedforward", unroll=3, transfer_unroll=2
     )
     chosen = setting(dataclasses.replace(CONFIG, execution=execution))
     stages = (
@@ -129,7 +131,32 @@ def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
         curriculum.twin_training(chosen),
     )
     found = [(stage.network.remat, stage.network.unroll) for stage in stages]
-    assert found == [("feedforward", 1), ("full", 2), ("full", 1)]
+    assert found == [("feedforward", 3), ("full", 2), ("full", 3)]
+
+
+def test_only_training_rounds_what_it_multiplies(
+    teacher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+    execution = dataclasses.replace(CONFIG.execution, cpu_products="bfloat16")
+    chosen = setting(dataclasses.replace(CONFIG, execution=execution))
+    stages = (
+        curriculum.teacher_training(chosen),
+        curriculum.transfer_training(chosen, teacher),
+        curriculum.distill_training(chosen, teacher, None),
+        curriculum.twin_training(chosen),
+    )
+    assert all(stage.network.rounded_products for stage in stages)
+    assert not chosen.network(CONFIG.student).rounded_products
+    kernel = "attention", "query", "kernel"
+    types = [
+        functools.reduce(operator.getitem, kernel, read["blocks"]).dtype
+        for read in (
+            state_lib.abstract_teacher(chosen.network(CONFIG.teacher.model, stage), chosen.layout)
+            for stage in ("distill", "evaluate")
+        )
+    ]
+    assert types == ["bfloat16", "float32"]
 
 
 # Steps and phases

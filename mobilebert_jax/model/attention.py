@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.model.dropout import drop, keep_mask
-from mobilebert_jax.model.layers import Dense, Network
+from mobilebert_jax.model.layers import Network, block_dense
 from mobilebert_jax.model.quantization import RoundedActivation
 from mobilebert_jax.model.sizes import ModelConfig
 
@@ -45,11 +45,10 @@ class Attention(nn.Module):
         deterministic: bool = True,
     ) -> tuple[jax.Array, jax.Array]:
         """Queries and keys read `query_input`, values `value_input`; `axes` name their widths."""
-        config, dtype = self.network.config, self.network.dtype
+        config = self.network.config
 
         def project(x: jax.Array, axis: str, name: str) -> jax.Array:
-            size, quantized = config.bottleneck, self.network.quantized
-            return Dense(config, size, (axis, "heads"), dtype, quantized, name=name)(x)
+            return block_dense(self.network, config.bottleneck, (axis, "heads"), name)(x)
 
         projected = (
             project(query_input, axes[0], "query"),

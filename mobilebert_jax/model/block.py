@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from mobilebert_jax.model.attention import Attention
 from mobilebert_jax.model.dropout import Dropout
-from mobilebert_jax.model.layers import Dense, Network, Norm, activate
+from mobilebert_jax.model.layers import Dense, Network, Norm, activate, block_dense
 
 FEEDFORWARD = "feedforward"
 """Name of both products of a feed-forward network, for rematerialisation."""
@@ -83,8 +83,7 @@ class Block(nn.Module):
         return self._norm(f"{name}_norm")(self._bert_dropout(y) + x)
 
     def _dense(self, features: int, axes: tuple[str, str], name: str) -> Dense:
-        network = self.network
-        return Dense(network.config, features, axes, network.dtype, network.quantized, name=name)
+        return block_dense(self.network, features, axes, name)
 
     def _norm(self, name: str, axis: str = "bottleneck") -> Norm:
         network = self.network

@@ -90,7 +90,9 @@ def _training(setting: curriculum.Setting, stage: str, layout: Layout) -> Traini
         return curriculum.teacher_training(setting)
     if stage == "twin":
         return curriculum.twin_training(setting)
-    teacher = state_lib.abstract_teacher(setting.network(setting.config.teacher.model), layout)
+    teacher = state_lib.abstract_teacher(
+        setting.network(setting.config.teacher.model, stage), layout
+    )
     if stage == "transfer":
         return curriculum.transfer_training(setting, teacher)
     return curriculum.distill_training(setting, teacher, None)

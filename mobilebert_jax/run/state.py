@@ -50,10 +50,12 @@ def abstract_teacher(network: Network, layout: Layout) -> Params:
     spares every step to read them all in float32 and to write them in bfloat16.
     """
 
+    multiplied = jnp.dtype(network.product_dtype)
+
     def as_read(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if not (is_stacked(path) and path[-1].key == "kernel"):
             return leaf
-        return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(network.dtype), sharding=leaf.sharding)
+        return jax.ShapeDtypeStruct(leaf.shape, multiplied, sharding=leaf.sharding)
 
     read: Params = jax.tree_util.tree_map_with_path(as_read, abstract_params(network, layout))
     return read

@@ -22,6 +22,7 @@ from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import processes, rules
+from mobilebert_jax.partition.processor import rounds_products
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.outcome import NonFinite
 from mobilebert_jax.run.state import Layout
@@ -58,6 +59,16 @@ class Subject:
             self.config.execution.remat,
             task=TaskHead(self.task.reads, self.task.outputs, self.config.finetune.dropout),
             quantized="rounded" if self.config.finetune.quantized else "no",
+        )
+
+    @property
+    def trained_network(self) -> Network:
+        """`network` as its training computes it; what it is scored by is computed exactly."""
+        execution = self.config.execution
+        return dataclasses.replace(
+            self.network,
+            unroll=execution.unroll,
+            rounded_products=rounds_products(execution, self.layout.mesh),
         )
 
 
@@ -160,7 +171,7 @@ def _keep(
 
 def _training(subject: Subject, point: Point, seed: int) -> Training:
     config, task = subject.config.finetune, subject.task
-    network, layout = subject.network, subject.layout
+    network, layout = subject.trained_network, subject.layout
     feed = TrainingBatches(
         task.train,
         batch_size=point.batch_size,

@@ -12,10 +12,12 @@ def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
     """Yields every equation, those inside loops and calls too, and how often it is executed."""
     for equation in jaxpr.eqns:
         yield equation, times
-        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")
-        ):
+        name, parts = equation.primitive.name, list(equation.params.values())
+        repeats = equation.params["length"] if name == "scan" else 1
+        if name == "cond":
+            # One branch is executed; ours are of different platforms and multiply the same.
+            parts = [equation.params["branches"][0]]
+        for inner in jax.tree.leaves(parts, is_leaf=lambda p: hasattr(p, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from _equations(inner, times * repeats)

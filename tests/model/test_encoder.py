@@ -289,6 +289,14 @@ def test_policies_recompute_as_much_as_they_say() -> None:
     assert flops("none") < flops("dots") < flops("feedforward") < flops("full")
 
 
+def test_rounded_products_stay_close() -> None:
+    loss, gradients = gradients_of(NETWORK)
+    rough_loss, rough_gradients = gradients_of(Network(STUDENT, rounded_products=True))
+    assert rough_loss != loss
+    assert rough_loss == pytest.approx(float(loss), rel=1e-3)
+    assert_close(rough_gradients, gradients, 2e-2)
+
+
 @pytest.mark.parametrize("name", ["mobilebert", "ib_bert_large", "bert_base"])
 def test_bfloat16_stays_close_and_keeps_parameters_and_logits_in_float32(name: str) -> None:
     config = narrow(name)

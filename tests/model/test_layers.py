@@ -5,29 +5,50 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax.model.layers import LAYER_NORM_EPSILON, normalize, product
+from mobilebert_jax.model.layers import LAYER_NORM_EPSILON, normalize, product, rounded_product
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("outputs", [4, 9])  # which of the two is narrower matters
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (3, 5, 7)])
-def test_gradient_of_a_product(shape, dtype):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], shape, dtype)
-    kernel = jax.random.normal(keys[1], (7, 4), dtype)
-    wanted = jax.random.normal(keys[2], (*shape[:-1], 4), dtype)
-
-    def loss(multiply, x, kernel):
-        return jnp.sum(multiply(x, kernel) * wanted)
-
+def test_gradient_of_a_product(shape, outputs, dtype):
+    x, kernel, loss = drawn(shape, outputs, dtype)
     assert jnp.array_equal(product(x, kernel), x @ kernel)
     ours = jax.grad(loss, argnums=(1, 2))(product, x, kernel)
     theirs = jax.grad(loss, argnums=(1, 2))(jnp.matmul, x, kernel)
     tolerance = 1e-6 if dtype == "float32" else 2e-2
+    assert_close(ours, theirs, tolerance)
+
+
+def drawn(shape, outputs, dtype):
+    """Returns an input, a kernel and a loss of some way of multiplying them."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], shape, dtype)
+    kernel = jax.random.normal(keys[1], (shape[-1], outputs), dtype)
+    wanted = jax.random.normal(keys[2], (*shape[:-1], outputs), dtype)
+    return x, kernel, lambda multiply, x, kernel: jnp.sum(multiply(x, kernel) * wanted)
+
+
+def assert_close(ours, theirs, tolerance):
     for one, other in zip(ours, theirs, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
         np.testing.assert_allclose(
             one.astype("float32"), other.astype("float32"), rtol=tolerance, atol=tolerance
         )
+
+
+@pytest.mark.parametrize("outputs", [4, 9])
+def test_rounded_products_round_what_they_multiply_and_nothing_else(outputs):
+    x, kernel, loss = drawn((3, 5, 7), outputs, "float32")
+    rounded = [array.astype(jnp.bfloat16).astype(jnp.float32) for array in (x, kernel)]
+    found = rounded_product(x, kernel)
+    assert_close([found], [rounded[0] @ rounded[1]], 1e-6)
+    assert not np.allclose(found, x @ kernel, rtol=1e-5)
+    into_x, into_kernel = jax.grad(loss, argnums=(1, 2))(rounded_product, x, kernel)
+    exact = jax.grad(loss, argnums=(1, 2))(jnp.matmul, x, kernel)
+    # Of the gradient of x both factors are rounded, each by at most 2**-9 of itself.
+    assert_close([into_x], [exact[0]], 3e-2)
+    assert_close([into_kernel], [exact[1]], 1e-6)
 
 
 def standardized(x):
