@@ -2,17 +2,19 @@
 
     .venv-parity/bin/python -m benchmarks.student_step --batch 8 --length 128 --out step.json
 
-Both sides do the same work in float32: MobileBERT of the released size, masked-LM loss at the
-same predicted positions plus next-sentence loss, gradients of all parameters and AdamW's update; no
-dropout. The port as it stands computes vocabulary logits at every position, so here its heads are
-applied to the predicted positions only. Each side is a process of its own: ours with the memory
-settings of launch/run.sh, the port as it is shipped and once more with ours. Their steps alternate,
-so that a slow spell of the machine meets all; a round is a step that is not counted, because
-another side has just had the caches, and one that is. Where torch or transformers is missing, ours
-is timed alone and the output says so.
+All sides do the same work: MobileBERT of the released size, masked-LM loss at the same predicted
+positions plus next-sentence loss, gradients of all parameters and AdamW's update; no dropout. Ours
+computes in float32, and once more with products rounded to bfloat16 (`execution.cpu_products`); the
+port in float32 and under bfloat16 autocast. The port as it stands computes vocabulary logits at
+every position, so here its heads are applied to the predicted positions only. Each side is a
+process of its own: ours with the memory settings of launch/run.sh, the port as it is shipped and
+once more with ours. Their steps alternate, so that a slow spell of the machine meets all; a round
+is a step that is not counted, because another side has just had the caches, and one that is. Where
+torch or transformers is missing, ours is timed alone and the output says so.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -35,6 +37,7 @@ import optax
 
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network
+from mobilebert_jax.partition.processor import multiplies_bfloat16
 
 STEADY = 1.5
 """Largest slowest/fastest round of a side at which its median is taken for a property of the code.
@@ -42,7 +45,8 @@ PyTorch's threads wait for each other many times a step: where another process h
 steps were seen to take 20 times as long while ours took twice as long."""
 
 RATE = 1e-5
-SHIPPED, SAME = "pytorch", "pytorch, our memory settings"
+OURS, ROUNDED = "ours", "ours, products in bfloat16"
+SHIPPED, SAME, AUTOCAST = "pytorch", "pytorch, our memory settings", "pytorch, bfloat16 autocast"
 MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
@@ -103,7 +107,7 @@ def our_step(network: Network, batch: Batch) -> Step:
     return step
 
 
-def torch_step(config: sizes.ModelConfig, batch: Batch, attention: str) -> Step:
+def torch_step(config: sizes.ModelConfig, batch: Batch, attention: str, *, autocast: bool) -> Step:
     """Returns a step of the PyTorch port, eager as it is shipped, that has already run once."""
     import torch
     import transformers
@@ -132,12 +136,14 @@ def torch_step(config: sizes.ModelConfig, batch: Batch, attention: str) -> Step:
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        output = model.mobilebert(ids, attention_mask=mask, token_type_ids=segments)
-        logits_BPV, logits_B2 = model.cls(
-            output.last_hidden_state[rows, positions], output.pooler_output
-        )
-        loss = cross_entropy(logits_BPV.flatten(0, 1), words.flatten())
-        (loss + cross_entropy(logits_B2, following)).backward()
+        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+            output = model.mobilebert(ids, attention_mask=mask, token_type_ids=segments)
+            logits_BPV, logits_B2 = model.cls(
+                output.last_hidden_state[rows, positions], output.pooler_output
+            )
+            loss = cross_entropy(logits_BPV.flatten(0, 1), words.flatten())
+            loss = loss + cross_entropy(logits_B2, following)
+        loss.backward()
         optimizer.step()
 
     step()
@@ -148,10 +154,13 @@ def serve(arguments: argparse.Namespace) -> None:
     """Makes the step of `arguments.side`; then, for every line read, runs it and prints seconds."""
     config = dataclasses.replace(sizes.MOBILEBERT, layers=arguments.layers)
     batch = make_batch(config.vocab_size, arguments.batch, arguments.length, arguments.predictions)
-    if arguments.side == "ours":
-        step = our_step(Network(config, dtype=arguments.dtype, remat=arguments.remat), batch)
+    if arguments.side in (OURS, ROUNDED):
+        network = Network(config, remat=arguments.remat, unroll=arguments.unroll)
+        rounded = arguments.side == ROUNDED
+        step = our_step(dataclasses.replace(network, rounded_products=rounded), batch)
     else:
-        step = torch_step(config, batch, arguments.attention)
+        autocast = arguments.side == AUTOCAST
+        step = torch_step(config, batch, arguments.attention, autocast=autocast)
     print("ready", flush=True)
     for _ in sys.stdin:
         step()
@@ -165,8 +174,8 @@ def start(side: str) -> subprocess.Popen[str]:
     shipped = {name: value for name, value in os.environ.items() if name not in MEMORY}
     program = ["-m", "benchmarks.student_step", *sys.argv[1:]]
     process = subprocess.Popen(
-        [sys.executable, *program, "--side", "ours" if side == "ours" else "pytorch"],
-        env=shipped if side == SHIPPED else shipped | MEMORY,
+        [sys.executable, *program, "--side", side],
+        env=shipped if side in (SHIPPED, AUTOCAST) else shipped | MEMORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -221,19 +230,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--predictions", type=int, default=20, help="predicted positions each")
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="ours")
+    parser.add_argument("--unroll", type=int, default=1, help="blocks in a round of our loop")
     parser.add_argument("--remat", choices=tuple(encoder.REMAT_POLICIES), default="none")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="PyTorch's")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--side", choices=("ours", "pytorch"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not 1 <= arguments.predictions <= arguments.length <= sizes.MOBILEBERT.max_positions:
         parser.error(
             f"--predictions {arguments.predictions} and --length {arguments.length} must satisfy "
             f"1 <= predictions <= length <= {sizes.MOBILEBERT.max_positions}"
         )
-    if min(arguments.batch, arguments.layers, arguments.rounds) < 1:
-        parser.error("--batch, --layers and --rounds must be at least 1")
+    if min(arguments.batch, arguments.layers, arguments.rounds, arguments.unroll) < 1:
+        parser.error("--batch, --layers, --rounds and --unroll must be at least 1")
     return arguments
 
 
@@ -245,7 +254,9 @@ def main() -> None:
         return
     report: dict[str, Any] = {"machine": machine()}
     missing = [p for p in ("torch", "transformers") if importlib.util.find_spec(p) is None]
-    seconds = measure(["ours"] if missing else ["ours", SHIPPED, SAME], arguments.rounds)
+    sides = [OURS, *([ROUNDED] if multiplies_bfloat16() else [])]
+    sides += [] if missing else [SHIPPED, SAME, AUTOCAST]
+    seconds = measure(sides, arguments.rounds)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     report["settings"] = {k: v for k, v in vars(arguments).items() if k not in ("out", "side")}
     report["seconds"] = seconds
@@ -263,8 +274,14 @@ def main() -> None:
     if missing:
         print(f"{' and '.join(missing)} not installed: ours was timed alone")
     else:
-        report["pytorch_over_ours"] = medians[SHIPPED] / medians["ours"]
-        print(f"pytorch / ours: {report['pytorch_over_ours']:.2f} (above 1: ours is faster)")
+        pairs = [(SHIPPED, OURS), *[(port, ROUNDED) for port in (SHIPPED, AUTOCAST)]]
+        report["ratios"] = {
+            f"{port} / {side}": medians[port] / medians[side]
+            for port, side in pairs
+            if side in medians
+        }
+        for name, ratio in report["ratios"].items():
+            print(f"{name}: {ratio:.2f} (above 1: ours is faster)")
     if not report["steady"]:
         print(
             f"NOT STEADY: slowest / fastest round is {max(spreads.values()):.1f}, above {STEADY}; "

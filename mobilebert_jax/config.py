@@ -305,10 +305,8 @@ class Execution:
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
     """The same of the teacher's own training, whose products are eight times as wide."""
-    unroll: int = 1
-    """Blocks in one round of the loop over blocks: more may run faster, and compile longer."""
-    transfer_unroll: int = 0
-    """The same of transfer's loops, whose programs differ from layer to layer; 0 takes `unroll`."""
+    transfer_unroll: int = 1
+    """Blocks in one round of transfer's loops: more may run faster, and compile longer."""
     cpu_products: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs multiply what dense layers inside blocks multiply, sums being float32;
     bfloat16 has an effect, on the speed and a little on every number, only where a processor has
@@ -342,7 +340,7 @@ class Execution:
 
     def unroll_of(self, stage: str) -> int:
         """Returns the blocks in one round of the loop over blocks in the training of `stage`."""
-        return (self.transfer_unroll if stage == "transfer" else 0) or self.unroll
+        return self.transfer_unroll if stage == "transfer" else 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _range_problems(config: Config) -> list[str]:
     at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
     at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
     at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds"]
-    at_least_one += ["execution.unroll", "finetune.calibration_rows"]
+    at_least_one += ["execution.transfer_unroll", "finetune.calibration_rows"]
     may_be_never = ("execution.eval_every", "execution.keep_every")
     found = [
         f"{key}={flat[key]} must be at least 1"
@@ -53,7 +53,6 @@ def _range_problems(config: Config) -> list[str]:
     ]
     never_negative = [k for k in flat if k.endswith((".skip_above", ".weight_decay"))]
     never_negative += ["execution.workers", "execution.mesh.slices", "execution.compile_ahead"]
-    never_negative += ["execution.transfer_unroll"]
     for key in (*never_negative, *may_be_never):
         if flat[key] < 0:
             found.append(f"{key}={flat[key]} must be at least 0")

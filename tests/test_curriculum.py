@@ -122,7 +122,7 @@ def test_whole_heads_of_full_registers_are_computed_one_by_one(
 
 def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
     execution = dataclasses.replace(
-        CONFIG.execution, remat="full", teacher_remat="feedforward", unroll=3, transfer_unroll=2
+        CONFIG.execution, remat="full", teacher_remat="feedforward", transfer_unroll=2
     )
     chosen = setting(dataclasses.replace(CONFIG, execution=execution))
     stages = (
@@ -131,7 +131,7 @@ def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
         curriculum.twin_training(chosen),
     )
     found = [(stage.network.remat, stage.network.unroll) for stage in stages]
-    assert found == [("feedforward", 3), ("full", 2), ("full", 3)]
+    assert found == [("feedforward", 1), ("full", 2), ("full", 1)]
 
 
 def test_only_training_rounds_what_it_multiplies(

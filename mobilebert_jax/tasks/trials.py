@@ -67,7 +67,6 @@ class Subject:
         execution = self.config.execution
         return dataclasses.replace(
             self.network,
-            unroll=execution.unroll,
             rounded_products=rounds_products(execution, self.layout.mesh),
         )
 
