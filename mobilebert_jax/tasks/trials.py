@@ -64,11 +64,8 @@ class Subject:
     @property
     def trained_network(self) -> Network:
         """`network` as its training computes it; what it is scored by is computed exactly."""
-        execution = self.config.execution
-        return dataclasses.replace(
-            self.network,
-            rounded_products=rounds_products(execution, self.layout.mesh),
-        )
+        rounded = rounds_products(self.config.execution, self.layout.mesh)
+        return dataclasses.replace(self.network, rounded_products=rounded)
 
 
 def declare(subject: Subject, point: Point, seed: int) -> Artefact:
