@@ -86,7 +86,7 @@ def published(choice: Choice, lower_rate: float) -> Config:
                 **kept,
                 transfer_unroll=choice.unroll,
                 mesh=Mesh(fsdp=choice.cuts),
-                fsdp_cuts="moments",
+                fsdp_cuts="state",
             ),
         ),
         VOCABULARY,

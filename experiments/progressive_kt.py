@@ -142,8 +142,8 @@ def paper() -> Config:
             log_every=100,
             checkpoint_every=1000,
             # A fifth of the teacher's step would otherwise be the optimiser's, done by every chip.
-            mesh=Mesh(fsdp=16),
-            fsdp_cuts="moments",
+            mesh=Mesh(fsdp=32),
+            fsdp_cuts="state",
             remat="full",
             # Of the teacher's products these are the widest: keeping them costs less than making
             # them again. The student's are narrow, and faster made than read.

@@ -295,9 +295,10 @@ class Execution:
     runs_dir: str = "runs"
     """Folder of all runs, on a disk that all hosts see, or `gs://BUCKET/FOLDER`."""
     mesh: Mesh = Mesh()
-    fsdp_cuts: Literal["parameters", "moments"] = "parameters"
-    """What the axis `fsdp` divides: parameters together with their moments, or the moments alone,
-    parameters then being whole on every device."""
+    fsdp_cuts: Literal["parameters", "moments", "state"] = "parameters"
+    """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
+    when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
+    between steps, each step beginning by gathering all parameters, in the type of its products."""
     micro_batches: int = 1
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Remat = "none"

@@ -209,15 +209,16 @@ def compile_step(
     Every argument may be abstract, a shape with a sharding.
     """
     shardings = state_lib.shardings_of(state)
+    mesh: Any = shardings.step.mesh
     step = make_step(
         phase.objective,
         stage.optimizer,
         execution.micro_batches,
         shardings.opt_state.first,
         phase.part,
+        state_lib.gathering(stage.network, Layout(mesh, execution.fsdp_cuts)),
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    mesh: Any = shardings.step.mesh
     with rules.on(mesh):
         return jitted.lower(state, stage.teacher, batch, key).compile()
 

@@ -38,7 +38,11 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     cuts_parameters = config.execution.fsdp_cuts == "parameters"
     held = FLOAT * sizes.pretraining_parameters(trained) / cut.model
     piece = held / cut.fsdp
+    stored = held if config.execution.fsdp_cuts == "moments" else piece
+    # What a step computes with: its own copy where it begins by gathering the stored pieces.
     parameters = piece if cuts_parameters else held
+    gathers = config.execution.fsdp_cuts == "state"
+    gathered = held * _WIDTH[config.precision] / FLOAT if gathers else 0.0
     teacher = FLOAT * sizes.pretraining_parameters(taught) / cut.model if taught else 0.0
     teacher /= cut.fsdp if cuts_parameters else 1
     rows = flops.batch_size(config, stage) / (cut.data * cut.fsdp)
@@ -47,12 +51,13 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     remat, parts = config.execution.remat_of(stage), config.execution.micro_batches
     activations = _activations(config, trained, remat, rows / parts, layers, cut)
     gradients = parameters if config.execution.micro_batches == 1 else 2 * parameters
-    memory = Memory(parameters, 2 * piece, teacher, batch, gradients + activations)
+    temporaries = gathered + gradients + activations
+    memory = Memory(stored, 2 * piece, teacher, batch, temporaries)
     passes = config.execution.micro_batches
     block = _block_bytes(config, trained, cut) * rows * config.data.length
     traffic = (
-        passes * (2 * parameters + teacher)
-        + 3 * parameters
+        passes * (2 * (gathered or parameters) + teacher)
+        + 3 * stored
         + 4 * piece
         + 3 * block * layers
         + (_block_bytes(config, taught, cut) * rows * config.data.length * layers if taught else 0)
@@ -109,7 +114,9 @@ def _messages(config: Config, cut: Cut, held: float, teacher: float) -> list[Col
             if teacher:
                 found.append(message("all-gather", teacher * cut.fsdp, cut.fsdp, passes))
         else:
-            found.append(message("all-gather", held, cut.fsdp, 1))
+            early = config.execution.fsdp_cuts == "state"
+            whole = held * _WIDTH[config.precision] / FLOAT if early else held
+            found.append(message("all-gather", whole, cut.fsdp, 1))
     if cut.data * cut.fsdp > 1:
         found.append(message("all-reduce", held, cut.data * cut.fsdp, 1))
     return found

@@ -159,8 +159,8 @@ def _notes(job: Job) -> list[str]:
     if not job.fits:
         notes.append(
             "to fit: more execution.micro_batches, execution.remat=full, or a larger "
-            "execution.mesh.fsdp (execution.fsdp_cuts=moments keeps parameters whole); --suggest "
-            "searches for the fastest that fits"
+            "execution.mesh.fsdp (with execution.fsdp_cuts=parameters); --suggest searches for the "
+            "fastest that fits"
         )
     return notes
 

@@ -26,7 +26,8 @@ KEPT: tuple[Kept, ...] = (
     ("full", "feedforward"),
     ("full", "same"),
 )
-CUTS: tuple[Literal["parameters", "moments"], ...] = ("parameters", "moments")
+CUTS: tuple[Literal["parameters", "state"], ...] = ("parameters", "state")
+"""`execution.fsdp_cuts`; whole parameters (`moments`) need more memory and time than `state`."""
 
 Make = Callable[[Config], Job]
 

@@ -4,7 +4,9 @@ Batch and random key are functions of the step, so the state needs neither; the 
 argument of the step and never part of it.
 """
 
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -40,14 +42,15 @@ class Layout(NamedTuple):
 
 def abstract_params(network: Network, layout: Layout) -> Params:
     """Returns the shapes, types and shardings of a network's parameters, computing nothing."""
-    return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts == "parameters")
+    return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts != "moments")
 
 
 def abstract_teacher(network: Network, layout: Layout) -> Params:
     """Returns `abstract_params` of a network that is never trained.
 
     The kernels of its blocks have the type in which they are multiplied. That changes no number and
-    spares every step to read them all in float32 and to write them in bfloat16.
+    spares every step to read them all in float32 and to write them in bfloat16. They are cut over
+    `fsdp` only where every block gathers its own.
     """
 
     multiplied = jnp.dtype(network.product_dtype)
@@ -57,8 +60,32 @@ def abstract_teacher(network: Network, layout: Layout) -> Params:
             return leaf
         return jax.ShapeDtypeStruct(leaf.shape, multiplied, sharding=leaf.sharding)
 
-    read: Params = jax.tree_util.tree_map_with_path(as_read, abstract_params(network, layout))
+    held = _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts == "parameters")
+    read: Params = jax.tree_util.tree_map_with_path(as_read, held)
     return read
+
+
+def gathering(network: Network, layout: Layout) -> Callable[[Params], Params]:
+    """Returns what makes of a state's parameters those that a step computes with.
+
+    With `fsdp_cuts="state"` they are gathered whole, once a step and in the type of their products,
+    so that no step reads or copies all of them in float32; otherwise they are taken as they are.
+    """
+    if layout.fsdp_cuts != "state":
+        return lambda params: params
+    # Kernels whose gradient is to stay float32 are rounded where they are multiplied.
+    read = abstract_teacher(dataclasses.replace(network, rounded_products=False), layout)
+
+    def gathered(params: Params) -> Params:
+        return jax.tree.map(
+            lambda leaf, like: jax.lax.with_sharding_constraint(
+                leaf.astype(like.dtype), like.sharding
+            ),
+            params,
+            read,
+        )
+
+    return gathered
 
 
 def _abstract(network: Network, mesh: jax.sharding.Mesh, cut_fsdp: bool) -> Params:

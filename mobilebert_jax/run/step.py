@@ -34,6 +34,7 @@ def make_step(
     micro_batches: int = 1,
     gradient_shardings: Any = None,
     part: Part = EVERYTHING,
+    gathered: Callable[[Params], Params] = lambda params: params,
 ) -> Step:
     """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled.
 
@@ -41,11 +42,14 @@ def make_step(
 
     `gradient_shardings` lays the gradient out like the moments that it is added to, so that where
     these are cut finer than the parameters it is summed into pieces and never whole.
+
+    `gathered` makes of the parameters what the objective reads, the same numbers laid out otherwise
+    or rounded to the type in which they are multiplied (`state.gathering`).
     """
 
     def step(state: State, teacher: Any, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         key = jax.random.fold_in(key, state.step)
-        sums = gradient(objective, state.params, teacher, batch, key, micro_batches)
+        sums = gradient(objective, gathered(state.params), teacher, batch, key, micro_batches)
         gradients = sums.gradient
         if gradient_shardings is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
@@ -130,4 +134,6 @@ def _sums(
         return total, {**{name: term.mean for name, term in terms.items()}, **figures}
 
     (total, figures), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    # Those of parameters read in bfloat16 are added up, and updated with, in float32.
+    gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
     return Sums(gradients, total, figures)

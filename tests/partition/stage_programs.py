@@ -60,7 +60,8 @@ def arguments(stage: str, layout: Layout) -> tuple[State, Any, dict[str, jax.Arr
 def compiled(stage: str, layout: Layout, given: Any) -> Any:
     """Returns the compiled step of `stage`, made as the train loop makes it."""
     shardings = state_lib.shardings_of(given[0])
-    step = make_step(STAGES[stage][1], OPTIMIZER, 1, shardings.opt_state.first)
+    gathered = state_lib.gathering(STAGES[stage][0], layout)
+    step = make_step(STAGES[stage][1], OPTIMIZER, 1, shardings.opt_state.first, gathered=gathered)
     jitted = tiny.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with rules.on(layout.mesh):
         return jitted.lower(*given).compile()

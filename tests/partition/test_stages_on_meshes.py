@@ -1,5 +1,6 @@
 """Every stage on every mesh: the same losses, the promised shards, and no message too many."""
 
+import dataclasses
 import functools
 import json
 
@@ -21,12 +22,11 @@ CASES = [
         cuts,
         id=f"{stage}-{mesh}-{cuts}",
         # The default run takes the mesh that cuts every axis, for the stage with most to go wrong.
-        marks=[] if (stage, mesh, cuts) == ("distill", "2x2x2", "moments") else pytest.mark.slow,
+        marks=[] if (stage, mesh, cuts) == ("distill", "2x2x2", "state") else pytest.mark.slow,
     )
     for stage in STAGES
-    for mesh in MESHES
-    for cuts in ("parameters", "moments")
-    if cuts == "parameters" or mesh in ("1x8x1", "2x2x2")
+    for cuts, meshes in (("parameters", MESHES), ("moments", ["1x8x1"]), ("state", MESHES[1:3]))
+    for mesh in meshes
 ]
 
 
@@ -55,7 +55,9 @@ def held(tree: object) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize(("cuts", "cut_params"), [("parameters", True), ("moments", False)])
+@pytest.mark.parametrize(
+    ("cuts", "cut_params"), [("parameters", True), ("moments", False), ("state", True)]
+)
 def test_what_fsdp_cuts_is_a_choice(cuts: str, cut_params: bool) -> None:
     state = arguments("distill", layout_of("1x8x1", cuts))[0]
     whole = arguments("distill", layout_of("1x1x1"))[0]
@@ -66,6 +68,21 @@ def test_what_fsdp_cuts_is_a_choice(cuts: str, cut_params: bool) -> None:
         assert held(state.params) < 0.35 * held(whole.params)
     else:
         assert held(state.params) == held(whole.params)
+
+
+def test_a_cut_state_is_gathered_whole_in_the_type_of_its_products() -> None:
+    network, layout = (
+        dataclasses.replace(tiny.STUDENT, dtype="bfloat16"),
+        layout_of("2x2x2", "state"),
+    )
+    params = tiny.on_mesh(tiny.student_params(), network, layout)
+    gathered = jax.jit(state_lib.gathering(network, layout))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gathered):
+        kernel = path[0].key == "blocks" and path[-1].key == "kernel"
+        assert leaf.dtype == ("bfloat16" if kernel else "float32"), path
+        assert "fsdp" not in leaf.sharding.spec, path
+    alone = jax.tree.map(lambda leaf, read: leaf.astype(read.dtype), params, gathered)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), gathered, alone))
 
 
 @pytest.mark.slow

@@ -119,6 +119,11 @@ def test_estimates_grow_with_the_batch_and_shrink_with_pieces():
     only = analytic.estimate(moments, cut_of(Mesh(fsdp=8), 64), "teacher", None)
     assert only.memory.parameters == whole.memory.parameters
     assert only.memory.moments == cut.memory.moments
+    state = dataclasses.replace(CONFIG, execution=Execution(fsdp_cuts="state"))
+    gathering = analytic.estimate(state, cut_of(Mesh(fsdp=8), 64), "teacher", None)
+    assert gathering.memory.parameters == cut.memory.parameters
+    assert gathering.memory.moments == cut.memory.moments
+    assert gathering.memory.temporaries > only.memory.temporaries > cut.memory.temporaries
     parts = dataclasses.replace(CONFIG, execution=Execution(micro_batches=4))
     less = analytic.estimate(parts, cut_of(Mesh(), 64), "distill", None)
     more = analytic.estimate(CONFIG, cut_of(Mesh(), 64), "distill", None)
