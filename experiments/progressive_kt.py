@@ -148,6 +148,6 @@ def paper() -> Config:
             # Of the teacher's products these are the widest: keeping them costs less than making
             # them again. The student's are narrow, and faster made than read.
             teacher_remat="feedforward",
-            transfer_unroll=2,
+            transfer_unroll=4,
         ),
     )
