@@ -217,8 +217,9 @@ def _taught_start(setting: Setting, teacher_params: Params) -> Params:
     if not setting.config.transfer.copy_embeddings:
         return student
     copied = initialize.from_teacher(student, teacher_params)
-    # The state is donated to the step: the student must not share buffers with the teacher.
-    return jax.tree.map(lambda x: x.copy(), copied)
+    # The teacher may lie whole where the student is cut. The state is donated to the step: the
+    # student must not share buffers with the teacher.
+    return jax.tree.map(lambda x, own: jax.device_put(x, own.sharding).copy(), copied, student)
 
 
 def _both(one: Objective, other: Objective) -> Objective:

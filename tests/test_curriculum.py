@@ -21,7 +21,7 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, transfer
 from mobilebert_jax.objective.losses import Measured, Term, weighted
 from mobilebert_jax.optimizer import rates
-from mobilebert_jax.partition import processor
+from mobilebert_jax.partition import processor, rules
 from mobilebert_jax.partition.mesh import make_mesh
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.state import Layout
@@ -88,9 +88,7 @@ def quick_initial_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def draw(network: Network, layout: Layout, seed: int, stream: int) -> Any:
         params = drawn(network.config, 10 * seed + stream)
-        return jax.tree.map(
-            lambda leaf: jax.device_put(leaf.copy(), layout.mesh.devices.item()), params
-        )
+        return tiny.on_mesh(params, network, layout)
 
     monkeypatch.setattr(state_lib, "init_params", draw)
 
@@ -314,6 +312,20 @@ def test_the_vocabulary_of_a_model_may_be_left_to_the_tokenizer() -> None:
     assert setting().network(CONFIG.teacher.model).config.vocab_size == tiny.VOCABULARY
     larger = dataclasses.replace(tiny.STUDENT.config, vocab_size=64)
     assert setting().network(larger).config.vocab_size == 64
+
+
+def test_a_student_that_is_cut_starts_cut_from_a_teacher_that_is_whole() -> None:
+    mesh = make_mesh(config.Mesh(1, 4, 1), jax.devices()[:4])
+    shared = Setting(CONFIG, Layout(mesh, "state"), [RandomDocuments()], VOCABULARY)
+    whole = jax.tree.map(
+        lambda leaf: jax.device_put(leaf, rules.replicated(mesh)), tiny.teacher_params()
+    )
+    training = curriculum.transfer_training(shared, whole)
+    wanted = state_lib.abstract_params(training.network, shared.layout)
+    for leaf, like in zip(
+        jax.tree.leaves(training.initial()), jax.tree.leaves(wanted), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
 
 
 def test_training_leaves_the_teacher_intact(teacher: Any) -> None:
