@@ -63,6 +63,11 @@ def _range_problems(config: Config) -> list[str]:
         found.append(f"data.held_out={config.data.held_out} must lie strictly between 0 and 1")
     if config.distill.temperature <= 0:
         found.append(f"distill.temperature={config.distill.temperature} must be above 0")
+    if config.precision == "bfloat16" == config.execution.cpu_products:
+        found.append(
+            "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
+            "precision=bfloat16 computes all of a block in bfloat16 already"
+        )
     if not config.name or "/" in config.name or config.name.startswith("."):
         found.append(f"name={config.name!r} must be a plain folder name")
     return found

@@ -139,6 +139,11 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"execution__workers": -1}, "execution.workers=-1 must be at least 0"),
     ({"distill__alpha": 1.5}, "distill.alpha=1.5 must lie between 0 and 1"),
     ({"data__held_out": 0.0}, "data.held_out=0.0 must lie strictly between 0 and 1"),
+    (
+        {"precision": "bfloat16", "execution__cpu_products": "bfloat16"},
+        "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
+        "precision=bfloat16 computes all of a block in bfloat16 already",
+    ),
     ({"distill__temperature": 0.0}, "distill.temperature=0.0 must be above 0"),
     ({"name": "a/b"}, "name='a/b' must be a plain folder name"),
     ({"name": ""}, "name='' must be a plain folder name"),
