@@ -6,8 +6,7 @@
 Full-length input of the published size, random weights, blocks without heads. The PyTorch side is
 Hugging Face's port; for the teacher, which that port does not know, it is the port's parts put
 together as IB-BERT_LARGE (`tests.parity.torch_reference`, whose outputs the tests compare with
-ours). Rounded products read kernels that were rounded before, as those of a frozen teacher are.
-How the sides take turns: `benchmarks.rounds`.
+ours). How the sides take turns: `benchmarks.rounds`.
 """
 
 import argparse
@@ -20,12 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import rounds
-from mobilebert_jax import config as config_lib
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.partition.mesh import make_mesh
-from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.run.state import Layout
 
 
 def our_forward(network: Network, ids_BT: np.ndarray) -> rounds.Step:
@@ -33,9 +28,6 @@ def our_forward(network: Network, ids_BT: np.ndarray) -> rounds.Step:
     ids = jnp.asarray(ids_BT)
     batch = {"input_ids": ids, "segment_ids": ids * 0, "input_mask": jnp.ones_like(ids)}
     params = jax.jit(lambda key: nn.unbox(encoder.init(network, key)))(jax.random.key(0))
-    layout = Layout(make_mesh(config_lib.Mesh(data=1), jax.devices()[:1]))
-    read = state_lib.abstract_teacher(network, layout)
-    params = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), params, read)
     compiled = (
         jax.jit(lambda params, batch: encoder.encode(network, params, batch).hidden_BTD)
         .lower(params, batch)

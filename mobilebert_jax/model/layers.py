@@ -70,11 +70,6 @@ class Network:
     """Name look-ups in tables and GELU for the converter to phones, which otherwise sees but their
     parts; such a program cannot be trained."""
 
-    @property
-    def product_dtype(self) -> str:
-        """Type in which dense layers inside blocks multiply."""
-        return "bfloat16" if self.rounded_products else self.dtype
-
 
 def parameter(
     module: nn.Module,

@@ -4,7 +4,6 @@ Batch and random key are functions of the step, so the state needs neither; the 
 argument of the step and never part of it.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -48,12 +47,13 @@ def abstract_params(network: Network, layout: Layout) -> Params:
 def abstract_teacher(network: Network, layout: Layout) -> Params:
     """Returns `abstract_params` of a network that is never trained.
 
-    The kernels of its blocks have the type in which they are multiplied. That changes no number and
-    spares every step to read them all in float32 and to write them in bfloat16. They are cut over
-    `fsdp` only where every block gathers its own.
+    The kernels of its blocks have the type in which blocks compute. That changes no number and
+    spares every step to read them all in float32 and to write them in bfloat16. (Products that a
+    CPU rounds leave them float32: of a stack in bfloat16 its compiler makes one in float32 first.)
+    They are cut over `fsdp` only where every block gathers its own.
     """
 
-    multiplied = jnp.dtype(network.product_dtype)
+    multiplied = jnp.dtype(network.dtype)
 
     def as_read(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if not (is_stacked(path) and path[-1].key == "kernel"):
@@ -73,8 +73,7 @@ def gathering(network: Network, layout: Layout) -> Callable[[Params], Params]:
     """
     if layout.fsdp_cuts != "state":
         return lambda params: params
-    # Kernels whose gradient is to stay float32 are rounded where they are multiplied.
-    read = abstract_teacher(dataclasses.replace(network, rounded_products=False), layout)
+    read = abstract_teacher(network, layout)
 
     def gathered(params: Params) -> Params:
         return jax.tree.map(
