@@ -1,7 +1,7 @@
 """Time of one forward pass of the student or the teacher, beside the same network in PyTorch.
 
     .venv-parity/bin/python -m benchmarks.forward --network mobilebert --batch 1
-    .venv-parity/bin/python -m benchmarks.forward --network ib_bert_large --batch 2
+    .venv-parity/bin/python -m benchmarks.forward --network ib_bert_large --batch 2 --runs 2
 
 Full-length input of the published size, random weights, blocks without heads. The PyTorch side is
 Hugging Face's port; for the teacher, which that port does not know, it is the port's parts put
@@ -70,12 +70,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="sequences in a pass")
     parser.add_argument("--length", type=int, default=128, help="tokens in a sequence")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--runs", type=int, default=10, help="passes that a round is the mean of")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     longest = sizes.PUBLISHED[arguments.network].max_positions
-    if not 1 <= arguments.length <= longest or min(arguments.batch, arguments.rounds) < 1:
-        parser.error(f"--length must lie between 1 and {longest}; --batch, --rounds at least 1")
+    if not 1 <= arguments.length <= longest:
+        parser.error(f"--length must lie between 1 and {longest}")
+    if min(arguments.batch, arguments.rounds, arguments.runs) < 1:
+        parser.error("--batch, --rounds and --runs must be at least 1")
     return arguments
 
 
@@ -90,10 +93,11 @@ def main() -> None:
     ids_BT = np.random.default_rng(0).integers(1, config.vocab_size, shape).astype(np.int32)
     if arguments.side in (rounds.OURS, rounds.ROUNDED):
         rounded = arguments.side == rounds.ROUNDED
-        rounds.serve(our_forward(Network(config, rounded_products=rounded), ids_BT))
+        step = our_forward(Network(config, rounded_products=rounded), ids_BT)
     else:
         autocast = arguments.side == rounds.AUTOCAST
-        rounds.serve(torch_forward(config, ids_BT, autocast=autocast))
+        step = torch_forward(config, ids_BT, autocast=autocast)
+    rounds.serve(step, runs=arguments.runs)
 
 
 if __name__ == "__main__":

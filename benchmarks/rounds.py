@@ -1,7 +1,7 @@
 """Sides of a comparison take turns, each in a process of its own.
 
 Sides alternate, so that a slow spell of the machine meets all; a round is a run that is not
-counted, because another side has just had the caches, and one that is.
+counted, because another side has just had the caches, and one or several that are.
 """
 
 import argparse
@@ -44,14 +44,20 @@ MEMORY = {
 Step = Callable[[], None]
 
 
-def serve(step: Step) -> None:
-    """In the process of a side: for every line read, runs `step` and prints its seconds."""
+def serve(step: Step, *, runs: int = 1) -> None:
+    """In the process of a side: for every line read, runs `step` and prints its seconds.
+
+    Args:
+      runs: are counted in a round, which is their average. A run that is not much longer than the
+        scheduler's 10 ms takes as long as it does or one slice more, by chance.
+    """
     print("ready", flush=True)
     for _ in sys.stdin:
         step()
         start = time.perf_counter()
-        step()
-        print(time.perf_counter() - start, flush=True)
+        for _ in range(runs):
+            step()
+        print((time.perf_counter() - start) / runs, flush=True)
 
 
 def compare(module: str, arguments: argparse.Namespace) -> None:
@@ -77,8 +83,8 @@ def compare(module: str, arguments: argparse.Namespace) -> None:
     print(json.dumps(about))
     for side, values in seconds.items():
         print(
-            f"{side:30} median {medians[side]:.3f} s  "
-            f"(fastest {min(values):.3f}, slowest {max(values):.3f}, {len(values)} rounds)"
+            f"{side:30} median {medians[side]:.4f} s  "
+            f"(fastest {min(values):.4f}, slowest {max(values):.4f}, {len(values)} rounds)"
         )
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f} (above 1: ours is faster)")
