@@ -172,7 +172,8 @@ class WordPiece(Tokenizer):
         split = [text.split(" ") for text in texts]
         if self._memo_characters > _MEMO_CHARACTERS:
             self._memo, self._memo_characters = {}, 0
-        unseen = list(set(itertools.chain.from_iterable(split)).difference(self._memo))
+        words = itertools.chain.from_iterable(split)
+        unseen = list(dict.fromkeys(itertools.filterfalse(self._memo.__contains__, words)))
         for word, encoding in zip(unseen, self._library.encode_batch_fast(unseen), strict=True):
             self._memo[word] = encoding.ids
         self._memo_characters += sum(map(len, unseen))

@@ -1,6 +1,7 @@
 """Worker processes that share units of work, and that never outlive the process they work for."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -87,6 +88,9 @@ def _begin() -> None:
     """Prepares a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and stops its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    # Tokens are lists by the million and hold no cycles: looking for these every 700 lists, as
+    # Python does, takes an eighth of the time.
+    gc.set_threshold(100_000)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
