@@ -143,6 +143,9 @@ def test_digest_depends_on_vocabulary_and_settings(trained, tmp_path):
 @hypothesis.settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_wordpiece_agrees_with_the_library_on_any_text(trained, lowercase, texts):
+    # The library takes these for the tokens themselves, which text must not be able to forge.
+    special = [spelling for names in tokenizer.SPECIAL_TOKENS.values() for spelling in names]
+    hypothesis.assume(not any(spelling in text for text in texts for spelling in special))
     pieces = trained["wordpiece"].pieces(range(trained["wordpiece"].size))
     vocab = {piece: i for i, piece in enumerate([*pieces, *"漢字é'-Σσ"])}
     content = "".join(f"{piece}\n" for piece in vocab).encode()
