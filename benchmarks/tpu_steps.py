@@ -11,8 +11,8 @@ other chips (`plan/cycles.py`).
 
 Rows: `frozen` and `tenth`, our transfer with what lies below the layer frozen or at a tenth of the
 rate, for each of `--layers`; `gated`, the authors' formulation; `distill`, `teacher`, and
-`student`, which learns from words alone. Each is compiled with every `--unroll`, `--remat` and
-`--cuts`.
+`student`, which learns from words alone. Each is compiled with every `--unroll`,
+`--teacher_unroll`, `--remat` and `--cuts`.
 """
 
 import argparse
@@ -62,14 +62,17 @@ class Choice(NamedTuple):
     """How a step is compiled, which changes none of its numbers."""
 
     unroll: int
-    """Blocks in one round of transfer's loops."""
+    """Blocks in one round of the loops of a student in training."""
+    teacher_unroll: int
+    """The same of a teacher that is only looked at."""
     remat: Any
     """Of all stages; empty takes the published job's own, which differ."""
     cuts: int
     """Pieces that the moments are cut into, over as many chips."""
 
     def __str__(self) -> str:
-        return f"unroll={self.unroll:<3} remat={self.remat or 'own':<5} moments/{self.cuts:<4}"
+        unroll = f"{self.unroll}/{self.teacher_unroll}"
+        return f"unroll={unroll:<6} remat={self.remat or 'own':<5} moments/{self.cuts:<4}"
 
 
 def published(choice: Choice, lower_rate: float) -> Config:
@@ -84,7 +87,8 @@ def published(choice: Choice, lower_rate: float) -> Config:
             execution=dataclasses.replace(
                 config.execution,
                 **kept,
-                transfer_unroll=choice.unroll,
+                student_unroll=choice.unroll,
+                teacher_unroll=choice.teacher_unroll,
                 mesh=Mesh(fsdp=choice.cuts),
                 fsdp_cuts="state",
             ),
@@ -97,7 +101,9 @@ def gated(config: Config, layout: Layout) -> Program:
     """Returns the step of the authors' formulation: all layers, all losses, one gate for each."""
     ours = programs.program(config, layout, "transfer", 0)
     student, layers = ours.training.network, config.student.layers
-    teacher = dataclasses.replace(student, config=config.teacher.model)
+    teacher = dataclasses.replace(
+        student, config=config.teacher.model, unroll=config.execution.teacher_unroll
+    )
     every = tuple(range(layers))
     factors = {name: getattr(config.transfer, name) for name in transfer.LOSSES}
 
@@ -163,7 +169,8 @@ def main() -> None:
     parser.add_argument("--on", default="v5e-256", help="a name that --plan takes")
     parser.add_argument("--rows", default="frozen,tenth,gated,distill,teacher,student")
     parser.add_argument("--layers", default="0,11,23", help="of transfer")
-    parser.add_argument("--unroll", default="4", help="blocks in a round of transfer's loop")
+    parser.add_argument("--unroll", default="24", help="blocks in a round of a student's loop")
+    parser.add_argument("--teacher_unroll", default="4", help="the same of a teacher looked at")
     parser.add_argument("--remat", default="", help="of all stages, instead of their own")
     parser.add_argument("--cuts", default="32", help="pieces of the moments")
     parser.add_argument("--out", type=Path)
@@ -172,8 +179,9 @@ def main() -> None:
     hardware = topology.parse(arguments.on)
     wanted = rows(arguments.rows.split(","), [int(n) for n in arguments.layers.split(",")])
     choices = [
-        Choice(int(unroll), remat, int(cuts))
+        Choice(int(unroll), int(teacher_unroll), remat, int(cuts))
         for unroll in arguments.unroll.split(",")
+        for teacher_unroll in arguments.teacher_unroll.split(",")
         for remat in arguments.remat.split(",")
         for cuts in arguments.cuts.split(",")
     ]

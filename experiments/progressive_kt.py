@@ -148,6 +148,7 @@ def paper() -> Config:
             # Of the teacher's products these are the widest: keeping them costs less than making
             # them again. The student's are narrow, and faster made than read.
             teacher_remat="feedforward",
-            transfer_unroll=4,
+            student_unroll=24,
+            teacher_unroll=4,
         ),
     )

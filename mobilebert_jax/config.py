@@ -306,8 +306,11 @@ class Execution:
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
     """The same of the teacher's own training, whose products are eight times as wide."""
-    transfer_unroll: int = 1
-    """Blocks in one round of transfer's loops: more may run faster, and compile longer."""
+    student_unroll: int = 1
+    """Blocks in one round of a student's loops, in its training: more may run faster, and compile
+    longer. With all of them there is no loop."""
+    teacher_unroll: int = 1
+    """The same of a teacher that is only looked at."""
     cpu_products: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs multiply what dense layers inside blocks multiply, sums being float32;
     bfloat16 has an effect, on the speed and a little on every number, only where a processor has
@@ -340,8 +343,8 @@ class Execution:
         return self.remat
 
     def unroll_of(self, stage: str) -> int:
-        """Returns the blocks in one round of the loop over blocks in the training of `stage`."""
-        return self.transfer_unroll if stage == "transfer" else 1
+        """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
+        return self.student_unroll if stage in ("transfer", "distill", "twin") else 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,8 @@ def _range_problems(config: Config) -> list[str]:
     at_least_one = [k for k in flat if k.endswith((".steps", ".batch_size", "_every", "examples"))]
     at_least_one += ["execution.micro_batches", "execution.prefetch", "execution.keep_checkpoints"]
     at_least_one += ["execution.hang_minutes", "execution.heartbeat_seconds"]
-    at_least_one += ["execution.transfer_unroll", "finetune.calibration_rows"]
+    at_least_one += ["execution.student_unroll", "execution.teacher_unroll"]
+    at_least_one += ["finetune.calibration_rows"]
     may_be_never = ("execution.eval_every", "execution.keep_every")
     found = [
         f"{key}={flat[key]} must be at least 1"

@@ -68,6 +68,11 @@ class Setting:
             wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 
+    def watched_teacher(self, stage: str) -> Network:
+        """Returns the teacher as `stage`, whose student learns from it, computes it."""
+        network = self.network(self.config.teacher.model, stage)
+        return dataclasses.replace(network, unroll=self.config.execution.teacher_unroll)
+
     def feed(self, batch_size: int, stream: int) -> Feed:
         return Feed(
             self.documents,
@@ -109,9 +114,8 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     """The student's blocks from the teacher's, one after the other or all at once."""
     config, settings = setting.config, setting.config.transfer
     steps, layers = transfer_steps(config), config.student.layers
-    student, teacher = (
-        setting.network(model, "transfer") for model in (config.student, config.teacher.model)
-    )
+    student = setting.network(config.student, "transfer")
+    teacher = setting.watched_teacher("transfer")
     if settings.strategy == "progressive":
         phases = _progressive_phases(setting.settled, student, teacher)
         optimizer = Optimizer(
@@ -164,9 +168,8 @@ def distill_training(
 ) -> Training:
     """The whole student from words and teacher; under `auxiliary` the transfer losses join in."""
     config, settings = setting.config, setting.config.distill
-    student, teacher = (
-        setting.network(model, "distill") for model in (config.student, config.teacher.model)
-    )
+    student = setting.network(config.student, "distill")
+    teacher = setting.watched_teacher("distill")
     objective = distill.objective(student, teacher, settings)
     steps, offset = settings.steps, transfer_steps(config)
     if config.transfer.strategy == "auxiliary":

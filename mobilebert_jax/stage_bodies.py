@@ -113,8 +113,7 @@ def load_teacher(this: Run, stage: str, shared: curriculum.Setting) -> Params:
     if config.teacher.path:
         tokenizer = _tokenizer(this)
         given_teacher.check(config, this.made["teacher"], this.made["prepare"], tokenizer.digest)
-    network = shared.network(config.teacher.model, stage)
-    abstract = state_lib.abstract_teacher(network, this.layout)
+    abstract = state_lib.abstract_teacher(shared.watched_teacher(stage), this.layout)
     return _load(this, "teacher", abstract)
 
 

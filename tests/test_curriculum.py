@@ -119,16 +119,23 @@ def test_whole_heads_of_full_registers_are_computed_one_by_one(
 
 def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
     execution = dataclasses.replace(
-        CONFIG.execution, remat="full", teacher_remat="feedforward", transfer_unroll=2
+        CONFIG.execution,
+        remat="full",
+        teacher_remat="feedforward",
+        student_unroll=4,
+        teacher_unroll=2,
     )
     chosen = setting(dataclasses.replace(CONFIG, execution=execution))
     stages = (
         curriculum.teacher_training(chosen),
         curriculum.transfer_training(chosen, teacher),
+        curriculum.distill_training(chosen, teacher, None),
         curriculum.twin_training(chosen),
     )
     found = [(stage.network.remat, stage.network.unroll) for stage in stages]
-    assert found == [("feedforward", 1), ("full", 2), ("full", 1)]
+    assert found == [("feedforward", 1), ("full", 4), ("full", 4), ("full", 4)]
+    assert chosen.watched_teacher("distill").unroll == 2
+    assert chosen.network(CONFIG.student).unroll == 1
 
 
 def test_only_training_rounds_what_it_multiplies(

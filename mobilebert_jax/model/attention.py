@@ -4,6 +4,7 @@ Shapes: B batch, T query positions, S key positions, H heads, C size of a head, 
 Source: paper section 3.1 (Figure 1); scores before softmax are what attention transfer compares.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -98,11 +99,58 @@ def _attend(
     scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
     scores = rounded("scores_range", scores * query.shape[-1] ** -0.5)
     scores = hide_padding(network, scores, mask_BS, rounded)
-    weights = jax.nn.softmax(scores, axis=-1)
-    if kept is not None:
-        weights = drop(weights, kept, network.config.attention_dropout)
-    context = jnp.einsum("b...ts,bs...c->bt...c", weights.astype(network.dtype), value)
+    context = weighted_values(network.config.attention_dropout, scores, value, kept)
     return rounded("context_range", context), scores
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def weighted_values(
+    dropout: float, scores: jax.Array, value: jax.Array, kept: jax.Array | None
+) -> jax.Array:
+    """Returns the context [B, T, H, C]: values [B, S, H, C] weighted by the softmax of scores
+    [B, H, T, S], of which those not `kept` are dropped.
+
+    The gradient of the softmax takes from every weight's own the sum of all, each times its weight.
+    That sum is the product of the context and its gradient: C numbers a query instead of S, for
+    which the matrix of weights would have to be gone through once more.
+
+    Source: Dao et al., FlashAttention (2022), appendix B.2.
+    """
+    return _weighted_forward(dropout, scores, value, kept)[0]
+
+
+_Kept = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]
+
+
+def _weighted_forward(
+    dropout: float, scores: jax.Array, value: jax.Array, kept: jax.Array | None
+) -> tuple[jax.Array, _Kept]:
+    weights = jax.nn.softmax(scores, axis=-1)
+    used = _dropped(weights, kept, dropout).astype(value.dtype)
+    context = jnp.einsum("b...ts,bs...c->bt...c", used, value)
+    return context, (weights, value, kept, context)
+
+
+def _weighted_backward(
+    dropout: float, residuals: _Kept, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    weights, value, kept, context = residuals
+    used = _dropped(weights, kept, dropout).astype(value.dtype)
+    into_value = jnp.einsum("b...ts,bt...c->bs...c", used, gradient)
+    along = jnp.sum(gradient.astype(jnp.float32) * context.astype(jnp.float32), axis=-1)
+    along = jnp.moveaxis(along, 1, -1)[..., None]
+    into_weights = jnp.einsum(
+        "bt...c,bs...c->b...ts", gradient, value, preferred_element_type=jnp.float32
+    )
+    into_weights = _dropped(into_weights, kept, dropout)
+    return weights * (into_weights - along), into_value, None
+
+
+weighted_values.defvjp(_weighted_forward, _weighted_backward)
+
+
+def _dropped(x: jax.Array, kept: jax.Array | None, dropout: float) -> jax.Array:
+    return x if kept is None else drop(x, kept, dropout)
 
 
 def separable(config: ModelConfig) -> bool:

@@ -11,7 +11,8 @@ Shapes: B batch, T positions, P predicted positions, D hidden, V vocabulary, N c
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -188,10 +189,31 @@ def _run(
         found: tuple[jax.Array, Captured | None] = _apply(module, params, h_BTD, mask_BT, rngs=rngs)
         return found
 
+    blocks = segment.stop - segment.start
+    in_line = 1 < blocks <= network.unroll
     if network.remat != "none" and not segment.frozen:
-        block = jax.checkpoint(block, policy=REMAT_POLICIES[network.remat], prevent_cse=False)
-    keys = None if keys is None else keys[layers]
-    return jax.lax.scan(block, h_BTD, (own, keys), unroll=network.unroll)
+        # Where no loop is between them, the compiler would find in the forward pass what is to be
+        # made again in the backward pass, and keep it.
+        policy = REMAT_POLICIES[network.remat]
+        block = jax.checkpoint(block, policy=policy, prevent_cse=in_line)
+    given = own, None if keys is None else keys[layers]
+    if in_line:
+        return _in_line(block, h_BTD, given, blocks)
+    return jax.lax.scan(block, h_BTD, given, unroll=network.unroll)
+
+
+def _in_line(
+    block: Callable[[jax.Array, Any], tuple[jax.Array, Captured | None]],
+    h_BTD: jax.Array,
+    given: Any,
+    blocks: int,
+) -> tuple[jax.Array, Captured | None]:
+    """Does what a scan over `given` does, without its copies of what goes in and comes out."""
+    kept = []
+    for index in range(blocks):
+        h_BTD, one = block(h_BTD, jax.tree.map(operator.itemgetter(index), given))
+        kept.append(one)
+    return h_BTD, jax.tree.map(lambda *xs: jnp.stack(xs), *kept)
 
 
 def _layer(index: jax.Array, stacked: jax.Array) -> jax.Array:

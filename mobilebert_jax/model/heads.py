@@ -50,7 +50,7 @@ class MaskedLM(nn.Module):
                 "extra",
                 weight_init(config),
                 (config.vocab_size, config.hidden - config.embedding),
-                ("vocab", "transform"),
+                ("vocab", "embed"),
             )
             logits_BPV = logits_BPV + keep_rows(x[..., config.embedding :] @ extra_VX.T)
         return logits_BPV

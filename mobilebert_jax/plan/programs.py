@@ -90,9 +90,7 @@ def _training(setting: curriculum.Setting, stage: str, layout: Layout) -> Traini
         return curriculum.teacher_training(setting)
     if stage == "twin":
         return curriculum.twin_training(setting)
-    teacher = state_lib.abstract_teacher(
-        setting.network(setting.config.teacher.model, stage), layout
-    )
+    teacher = state_lib.abstract_teacher(setting.watched_teacher(stage), layout)
     if stage == "transfer":
         return curriculum.transfer_training(setting, teacher)
     return curriculum.distill_training(setting, teacher, None)

@@ -264,10 +264,23 @@ def test_rematerialisation_changes_no_number(name: str, policy: str) -> None:
     assert_close(gradients_of(Network(config, remat=policy)), plain, 1e-5)
 
 
-def test_the_number_of_blocks_in_a_round_changes_no_number() -> None:
+# Four blocks in rounds of three, the last round being shorter, and without a loop.
+@pytest.mark.parametrize("unroll", [3, 4])
+def test_the_number_of_blocks_in_a_round_changes_no_number(unroll: int) -> None:
     plain = gradients_of(NETWORK)
-    # Four blocks in rounds of three: the last round is shorter.
-    assert_close(gradients_of(dataclasses.replace(NETWORK, unroll=3)), plain, 1e-5)
+    for remat in ("none", "full"):
+        unrolled = dataclasses.replace(NETWORK, unroll=unroll, remat=remat)
+        assert_close(gradients_of(unrolled), plain, 1e-5)
+
+
+def test_without_a_loop_blocks_are_still_computed_again() -> None:
+    def program(remat: str) -> str:
+        network = dataclasses.replace(NETWORK, unroll=STUDENT.layers, remat=remat)
+        function = jax.grad(functools.partial(loss_of, network=network, batch=BATCH))
+        return jax.jit(function).lower(PARAMS).as_text()
+
+    barriers = {remat: program(remat).count("optimization_barrier") for remat in ("none", "full")}
+    assert barriers["full"] > barriers["none"]
 
 
 def test_wide_networks_have_the_same_numbers() -> None:
