@@ -119,38 +119,34 @@ def weighted_values(
     return _weighted_forward(dropout, scores, value, kept)[0]
 
 
-_Kept = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]
+_Residuals = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]
 
 
 def _weighted_forward(
     dropout: float, scores: jax.Array, value: jax.Array, kept: jax.Array | None
-) -> tuple[jax.Array, _Kept]:
+) -> tuple[jax.Array, _Residuals]:
     weights = jax.nn.softmax(scores, axis=-1)
-    used = _dropped(weights, kept, dropout).astype(value.dtype)
+    used = drop(weights, kept, dropout).astype(value.dtype)
     context = jnp.einsum("b...ts,bs...c->bt...c", used, value)
     return context, (weights, value, kept, context)
 
 
 def _weighted_backward(
-    dropout: float, residuals: _Kept, gradient: jax.Array
+    dropout: float, residuals: _Residuals, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
     weights, value, kept, context = residuals
-    used = _dropped(weights, kept, dropout).astype(value.dtype)
+    used = drop(weights, kept, dropout).astype(value.dtype)
     into_value = jnp.einsum("b...ts,bt...c->bs...c", used, gradient)
     along = jnp.sum(gradient.astype(jnp.float32) * context.astype(jnp.float32), axis=-1)
     along = jnp.moveaxis(along, 1, -1)[..., None]
     into_weights = jnp.einsum(
         "bt...c,bs...c->b...ts", gradient, value, preferred_element_type=jnp.float32
     )
-    into_weights = _dropped(into_weights, kept, dropout)
+    into_weights = drop(into_weights, kept, dropout)
     return weights * (into_weights - along), into_value, None
 
 
 weighted_values.defvjp(_weighted_forward, _weighted_backward)
-
-
-def _dropped(x: jax.Array, kept: jax.Array | None, dropout: float) -> jax.Array:
-    return x if kept is None else drop(x, kept, dropout)
 
 
 def separable(config: ModelConfig) -> bool:

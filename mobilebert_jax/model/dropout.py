@@ -24,8 +24,13 @@ class Dropout(nn.Module):
         return drop(x, keep_mask(self.make_rng("dropout"), x.shape, self.rate), self.rate)
 
 
-def drop(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
-    """Returns `x` with 0 where it is not `kept`, and the rest scaled by 1 / (1 - rate)."""
+def drop(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
+    """Returns `x` with 0 where it is not `kept`, and the rest scaled by 1 / (1 - rate).
+
+    All of it, as it is, where `kept` is None.
+    """
+    if kept is None:
+        return x
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 

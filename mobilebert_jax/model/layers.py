@@ -1,8 +1,9 @@
 """The pieces every block is made of: dense layers, the two norms, the activations.
 
 Every parameter carries logical axis names, which `partition/rules.py` maps to the device mesh:
-  vocab, embed (word table), hidden (between blocks), bottleneck (inside a block), heads (projected
-  queries, keys, values), intermediate (inside a feed-forward network), position, type, classes.
+  vocab, embed (of the word table, and of the columns that only the output has), hidden (between
+  blocks), bottleneck (inside a block), heads (projected queries, keys, values), intermediate
+  (inside a feed-forward network), transform, pooled (of the heads), position, type, classes.
 """
 
 import dataclasses

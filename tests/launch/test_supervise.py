@@ -117,19 +117,27 @@ print("up", flush=True)
 time.sleep(60)
 """
 
+# Becomes a command to which no signal is ignored. Tests that run in the background or under `nohup`
+# ignore some, which a shell's trap cannot undo.
+ATTENTIVE = """
+import os, signal, sys
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(ignored, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
 
 @pytest.mark.parametrize(
     ("sent", "passed"),
     [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT"), (signal.SIGHUP, "SIGTERM")],
 )
 def test_a_signal_is_passed_on_and_waited_for(sent: signal.Signals, passed: str) -> None:
+    supervise_it = ["bash", SUPERVISE, "--", sys.executable, "-c", ANSWER]
     supervisor = subprocess.Popen(
-        ["bash", SUPERVISE, "--", sys.executable, "-c", ANSWER],
+        [sys.executable, "-c", ATTENTIVE, *supervise_it],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that run in the background ignore it, which a shell's trap cannot undo.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert supervisor.stdout is not None
     assert supervisor.stdout.readline() == "up\n"
