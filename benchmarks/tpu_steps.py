@@ -6,13 +6,14 @@ Compiles the real steps of `experiments/progressive_kt.py:paper` at batch 2048 a
 hardware that need not be here (it takes the package libtpu), and beside them the authors'
 formulation of transfer: all layers of both networks in every step, all losses computed, and a gate
 that lets one layer's through. Both are made of the same blocks, so that the ratio is that of the
-formulations. The estimate is the sum over all instructions, nothing overlapped, without waiting for
-other chips (`plan/cycles.py`).
+formulations, and layers are compared one by one, which is its fastest form here. The estimate is
+the sum over all instructions, nothing overlapped, without waiting for other chips
+(`plan/cycles.py`).
 
 Rows: `frozen` and `tenth`, our transfer with what lies below the layer frozen or at a tenth of the
-rate, for each of `--layers`; `gated`, the authors' formulation; `distill`, `teacher`, and
-`student`, which learns from words alone. Each is compiled with every `--unroll`,
-`--teacher_unroll`, `--remat` and `--cuts`.
+rate, for each of `--layers`; `gated`, the authors' formulation; `joint` and `auxiliary`, the other
+strategies; `distill`, `teacher`, and `student`, which learns from words alone. Each is compiled
+with every `--unroll`, `--teacher_unroll`, `--remat` and `--cuts`.
 """
 
 import argparse
@@ -29,7 +30,8 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.config import Config, Mesh
-from mobilebert_jax.model import encoder
+from mobilebert_jax.model import side_by_side
+from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Params
 from mobilebert_jax.optimizer.part import EVERYTHING
@@ -50,9 +52,12 @@ class Row(NamedTuple):
     stage: str
     layer: int | None = None
     lower_rate: float = 0.1
+    strategy: Any = "progressive"
 
     @property
     def label(self) -> str:
+        if self.strategy != "progressive":
+            return str(self.strategy)
         if self.layer is None:
             return self.stage
         return f"{self.stage} {self.layer} {'0.1' if self.lower_rate else 'frozen'}"
@@ -75,7 +80,7 @@ class Choice(NamedTuple):
         return f"unroll={unroll:<6} remat={self.remat or 'own':<5} moments/{self.cuts:<4}"
 
 
-def published(choice: Choice, lower_rate: float) -> Config:
+def published(choice: Choice, row: Row) -> Config:
     """Returns the published job with batch 2048 in every stage, compiled as chosen."""
     config: Config = runpy.run_path("experiments/progressive_kt.py")["paper"]()
     kept = {"remat": choice.remat, "teacher_remat": "same"} if choice.remat else {}
@@ -83,7 +88,9 @@ def published(choice: Choice, lower_rate: float) -> Config:
         dataclasses.replace(
             config,
             teacher=dataclasses.replace(config.teacher, batch_size=BATCH),
-            transfer=dataclasses.replace(config.transfer, lower_rate=lower_rate),
+            transfer=dataclasses.replace(
+                config.transfer, lower_rate=row.lower_rate, strategy=row.strategy
+            ),
             execution=dataclasses.replace(
                 config.execution,
                 **kept,
@@ -104,22 +111,17 @@ def gated(config: Config, layout: Layout) -> Program:
     teacher = dataclasses.replace(
         student, config=config.teacher.model, unroll=config.execution.teacher_unroll
     )
-    every = tuple(range(layers))
     factors = {name: getattr(config.transfer, name) for name in transfer.LOSSES}
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
-        taught, wanted = (
-            encoder.encode(network, values, batch, capture=every, freeze_below=below).shown
-            for network, values, below in (
-                (student, params, None),
-                (teacher, teacher_params, layers),
-            )
-        )
-        totals = transfer.layer_totals(taught, wanted, batch["input_mask"])
+        def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
+            return transfer.layer_totals(taught, wanted, batch["input_mask"])
+
+        both = side_by_side.run(student, teacher, params, teacher_params, batch, compare)
         # Which layer's turn it is must not be known to the compiler: the first word tells.
         gates_N = jnp.arange(layers) == batch["input_ids"][0, 0] % layers
-        totals = {name: total_N * gates_N for name, total_N in totals.items()}
-        return transfer.as_measured(totals, batch["input_mask"], factors, every)
+        totals = {name: total_N * gates_N for name, total_N in both.found.items()}
+        return transfer.as_measured(totals, batch["input_mask"], factors)
 
     phase = ours.training.phases[0]._replace(objective=measure, part=EVERYTHING)
     return Program(ours.training, phase)
@@ -135,7 +137,7 @@ def compile_row(row: Row, config: Config, layout: Layout) -> Compiled:
 
 def measure(row: Row, choice: Choice, hardware: topology.Topology) -> dict[str, Any]:
     """Returns the figures of one row under one choice."""
-    config = published(choice, row.lower_rate)
+    config = published(choice, row)
     mesh = make_mesh(config.execution.mesh, devices.compile_only(hardware))
     found = compile_row(row, config, Layout(mesh, config.execution.fsdp_cuts))
     clock = hardware.chip.clock
@@ -156,6 +158,9 @@ def rows(names: list[str], layers: list[int]) -> list[Row]:
         if name in ("frozen", "tenth"):
             rate = 0.0 if name == "frozen" else 0.1
             found += [Row("transfer", layer, rate) for layer in layers]
+        elif name in ("joint", "auxiliary"):
+            stage = "transfer" if name == "joint" else "distill"
+            found.append(Row(stage, strategy=name))
         else:
             found.append(Row(name))
     return found
@@ -167,7 +172,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--on", default="v5e-256", help="a name that --plan takes")
-    parser.add_argument("--rows", default="frozen,tenth,gated,distill,teacher,student")
+    parser.add_argument(
+        "--rows", default="frozen,tenth,gated,joint,auxiliary,distill,teacher,student"
+    )
     parser.add_argument("--layers", default="0,11,23", help="of transfer")
     parser.add_argument("--unroll", default="24", help="blocks in a round of a student's loop")
     parser.add_argument("--teacher_unroll", default="4", help="the same of a teacher looked at")

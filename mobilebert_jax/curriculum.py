@@ -10,7 +10,6 @@ Student and twin read the same stream: distillation goes on where transfer stopp
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
@@ -23,7 +22,7 @@ from mobilebert_jax.flops import step_flops
 from mobilebert_jax.model.attention import separable
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
-from mobilebert_jax.objective.losses import Batch, Measured, Objective, Params, add
+from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import rates
 from mobilebert_jax.optimizer.part import Part
 from mobilebert_jax.optimizer.update import Optimizer
@@ -125,7 +124,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
             restart_every=rates.phase_steps(steps, layers),
         )
     else:
-        objective = transfer.objective(student, teacher, settings, tuple(range(layers)))
+        objective = transfer.joint_objective(student, teacher, settings)
         flops = step_flops(setting.settled, "transfer")
         phases = (Phase("all layers", 0, steps, objective, flops, part=Part(blocks=(0, layers))),)
         optimizer = Optimizer(
@@ -154,7 +153,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             label=f"layer {layer}",
             start=borders[layer],
             stop=borders[layer + 1],
-            objective=transfer.objective(student, teacher, config.transfer, (layer,)),
+            objective=transfer.objective(student, teacher, config.transfer, layer),
             flops=step_flops(config, "transfer", layer),
             figures={"layer": float(layer)},
             part=Part(blocks=(0 if config.transfer.lower_rate else layer, layer + 1)),
@@ -170,12 +169,12 @@ def distill_training(
     config, settings = setting.config, setting.config.distill
     student = setting.network(config.student, "distill")
     teacher = setting.watched_teacher("distill")
-    objective = distill.objective(student, teacher, settings)
-    steps, offset = settings.steps, transfer_steps(config)
     if config.transfer.strategy == "auxiliary":
-        every = tuple(range(config.student.layers))
-        objective = _both(objective, transfer.objective(student, teacher, config.transfer, every))
+        objective = distill.auxiliary_objective(student, teacher, settings, config.transfer)
         steps, offset = student_steps(config), 0
+    else:
+        objective = distill.objective(student, teacher, settings)
+        steps, offset = settings.steps, transfer_steps(config)
     return Training(
         name="distill",
         network=student,
@@ -223,10 +222,3 @@ def _taught_start(setting: Setting, teacher_params: Params) -> Params:
     # The teacher may lie whole where the student is cut. The state is donated to the step: the
     # student must not share buffers with the teacher.
     return jax.tree.map(lambda x, own: jax.device_put(x, own.sharding).copy(), copied, student)
-
-
-def _both(one: Objective, other: Objective) -> Objective:
-    def measure(params: Params, teacher: Any, batch: Batch, key: jax.Array) -> Measured:
-        return add(one(params, teacher, batch, key), other(params, teacher, batch, key))
-
-    return measure

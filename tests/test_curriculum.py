@@ -241,10 +241,9 @@ def test_strategies_without_a_transfer_stage(strategy: str, steps: int, teacher:
 def test_the_auxiliary_objective_is_the_sum_of_both(teacher: Any) -> None:
     settings = with_strategy("auxiliary")
     both = curriculum.distill_training(setting(settings), teacher, None).phases[0].objective
-    every = tuple(range(tiny.LAYERS))
     parts = (
         distill.objective(tiny.STUDENT, tiny.TEACHER, settings.distill),
-        transfer.objective(tiny.STUDENT, tiny.TEACHER, settings.transfer, every),
+        transfer.joint_objective(tiny.STUDENT, tiny.TEACHER, settings.transfer),
     )
 
     @tiny.jit

@@ -9,7 +9,6 @@ Shapes: N examples, B batch, T positions, C outputs of the head, D hidden, V voc
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,16 +125,12 @@ def _hidden(
 ) -> jax.Array:
     """Returns what the last block gives, [B, T, D]."""
     real_BT = mask_BT.astype(jnp.float32)
-    h_BTD: jax.Array = _apply(
+    h_BTD: jax.Array = encoder.apply(
         Embeddings(network), params["embeddings"], ids_BT, segments_BT, real_BT
     )
     for block in params["blocks"]:
-        h_BTD, _ = _apply(Block(network), block, h_BTD, real_BT)
+        h_BTD, _ = encoder.apply(Block(network), block, h_BTD, real_BT)
     return h_BTD
-
-
-def _apply(module: nn.Module, params: dict[str, Any], *arguments: jax.Array) -> Any:
-    return module.apply({"params": params}, *arguments)
 
 
 def _outputs(
@@ -150,7 +145,7 @@ def _outputs(
     if network.task is not None:
         every = network.task.reads == "every"
         features = hidden_BTD if every else encoder.pool(network, params, hidden_BTD)
-        logits = _apply(TaskOutput(config, network.task), params["task"], features)
+        logits = encoder.apply(TaskOutput(config, network.task), params["task"], features)
         if kind == "question_answering":
             return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
         return {"logits": logits}
@@ -158,10 +153,10 @@ def _outputs(
     if kind in ("masked_lm", "pretraining"):
         head = MaskedLM(config, network.named_operations)
         word_VE = params["embeddings"]["word"]
-        found["prediction_logits"] = _apply(head, params["masked_lm"], hidden_BTD, word_VE)
+        found["prediction_logits"] = encoder.apply(head, params["masked_lm"], hidden_BTD, word_VE)
     if kind in ("next_sentence", "pretraining"):
         pooled_BD = encoder.pool(network, params, hidden_BTD)
-        found["seq_relationship_logits"] = _apply(
+        found["seq_relationship_logits"] = encoder.apply(
             NextSentence(config), params["next_sentence"], pooled_BD
         )
     return found if kind == "pretraining" else {"logits": next(iter(found.values()))}

@@ -126,7 +126,7 @@ def encode(
     embeddings = params["embeddings"]
     if freeze_below is not None:
         embeddings = jax.lax.stop_gradient(embeddings)
-    h_BTD = embedded_BTD = _apply(
+    h_BTD = embedded_BTD = apply(
         Embeddings(network),
         embeddings,
         batch["input_ids"],
@@ -184,9 +184,9 @@ def _run(
     def block(h_BTD: jax.Array, given: tuple[Any, Any]) -> tuple[jax.Array, Captured | None]:
         params, key = given
         if segment.frozen:
-            params = jax.tree.map(functools.partial(_layer, params), stack)
+            params = jax.tree.map(functools.partial(layer, params), stack)
         rngs = {} if key is None else {"dropout": key}
-        found: tuple[jax.Array, Captured | None] = _apply(module, params, h_BTD, mask_BT, rngs=rngs)
+        found: tuple[jax.Array, Captured | None] = apply(module, params, h_BTD, mask_BT, rngs=rngs)
         return found
 
     blocks = segment.stop - segment.start
@@ -216,25 +216,27 @@ def _in_line(
     return h_BTD, jax.tree.map(lambda *xs: jnp.stack(xs), *kept)
 
 
-def _layer(index: jax.Array, stacked: jax.Array) -> jax.Array:
+def layer(index: jax.Array, stacked: jax.Array) -> jax.Array:
+    """Returns one layer of a stack, read where it lies."""
     return jax.lax.dynamic_index_in_dim(stacked, index, keepdims=False)
 
 
-def _apply(module: nn.Module, params: Params, *arguments: Any, **keywords: Any) -> Any:
+def apply(module: nn.Module, params: Params, *arguments: Any, **keywords: Any) -> Any:
+    """Returns what `module` makes of `arguments` with its own parameters."""
     return module.apply({"params": params}, *arguments, **keywords)
 
 
 def predict(network: Network, params: Params, hidden_BTD: jax.Array, batch: Batch) -> Predictions:
     """Applies both pretraining heads; `batch` holds `masked_lm_positions` [B, P]."""
     config = network.config
-    logits_BPV = _apply(
+    logits_BPV = apply(
         MaskedLM(config),
         params["masked_lm"],
         gather_positions(hidden_BTD, batch["masked_lm_positions"]),
         params["embeddings"]["word"],
     )
     pooled_BD = pool(network, params, hidden_BTD)
-    logits_B2 = _apply(NextSentence(config), params["next_sentence"], pooled_BD)
+    logits_B2 = apply(NextSentence(config), params["next_sentence"], pooled_BD)
     return Predictions(logits_BPV, logits_B2)
 
 
@@ -254,7 +256,7 @@ def task_outputs(
         if network.task.reads == "first"
         else hidden_BTD.astype(jnp.float32)
     )
-    return _apply(
+    return apply(
         TaskOutput(network.config, network.task),
         params["task"],
         features,
@@ -268,4 +270,4 @@ def pool(network: Network, params: Params, hidden_BTD: jax.Array) -> jax.Array:
     first_BD = hidden_BTD[:, 0].astype(jnp.float32)
     if not network.config.pooler:
         return first_BD
-    return _apply(Pooler(network.config), params["pooler"], first_BD)
+    return apply(Pooler(network.config), params["pooler"], first_BD)

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 
 from mobilebert_jax import config as config_lib
 from mobilebert_jax.model import encoder
+from mobilebert_jax.model.encoder import Predictions
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective import pretrain
+from mobilebert_jax.objective import pretrain, transfer
 from mobilebert_jax.objective.losses import (
     Batch,
     Measured,
     Objective,
     Params,
     Term,
+    add,
     weighted,
 )
 
@@ -27,17 +29,46 @@ def objective(student: Network, teacher: Network, config: config_lib.Distill) ->
     """Returns the distillation objective; both networks run without dropout."""
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
-        hidden_BTD = encoder.encode(student, params, batch).hidden_BTD
-        taught = encoder.predict(student, params, hidden_BTD, batch)
+        taught_BTD = encoder.encode(student, params, batch).hidden_BTD
         depth = teacher.config.layers
-        hidden_BTD = encoder.encode(teacher, teacher_params, batch, freeze_below=depth).hidden_BTD
-        wanted = encoder.predict(teacher, teacher_params, hidden_BTD, batch)
-        measured = pretrain.hard_labels(taught, batch, config.alpha)
-        soft_BP = soft_cross_entropy(taught.masked_lm_BPV, wanted.masked_lm_BPV, config.temperature)
-        soft = Term(weighted(soft_BP, batch["masked_lm_weights"]), 1.0 - config.alpha)
-        return Measured({**measured.terms, "distillation_loss": soft}, measured.figures)
+        wanted_BTD = encoder.encode(teacher, teacher_params, batch, freeze_below=depth).hidden_BTD
+        taught = encoder.predict(student, params, taught_BTD, batch)
+        wanted = encoder.predict(teacher, teacher_params, wanted_BTD, batch)
+        return word_losses(taught, wanted, batch, config)
 
     return measure
+
+
+def auxiliary_objective(
+    student: Network,
+    teacher: Network,
+    config: config_lib.Distill,
+    transfer_config: config_lib.Transfer,
+) -> Objective:
+    """Returns the distillation objective with the transfer losses of all layers added to it.
+
+    Source: paper section 3.5, strategy "AKT".
+    """
+
+    def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
+        layers, both = transfer.every_layer(
+            student, teacher, transfer_config, params, teacher_params, batch
+        )
+        taught = encoder.predict(student, params, both.taught_BTD, batch)
+        wanted = encoder.predict(teacher, teacher_params, both.wanted_BTD, batch)
+        return add(word_losses(taught, wanted, batch, config), layers)
+
+    return measure
+
+
+def word_losses(
+    taught: Predictions, wanted: Predictions, batch: Batch, config: config_lib.Distill
+) -> Measured:
+    """Returns the losses of the student's predictions beside the teacher's."""
+    measured = pretrain.hard_labels(taught, batch, config.alpha)
+    soft_BP = soft_cross_entropy(taught.masked_lm_BPV, wanted.masked_lm_BPV, config.temperature)
+    soft = Term(weighted(soft_BP, batch["masked_lm_weights"]), 1.0 - config.alpha)
+    return Measured({**measured.terms, "distillation_loss": soft}, measured.figures)
 
 
 def soft_cross_entropy(logits_s: jax.Array, logits_t: jax.Array, temperature: float) -> jax.Array:

@@ -3,7 +3,8 @@
 Only what a loss reads is computed: for layer l, blocks 0..l of both networks run, and scores are
 kept for block l alone. Features and scores of padding never count.
 
-Shapes: N layers compared, B batch, T positions, S key positions, D hidden width, H heads.
+Shapes: N layers, M feature maps of the teacher, B batch, T positions, S key positions, D hidden
+width, H heads.
 Source: paper sections 3.2 and 3.4; the authors' losses with the factors of their code.
 """
 
@@ -11,71 +12,101 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax import config as config_lib
-from mobilebert_jax.model import encoder
+from mobilebert_jax.model import encoder, side_by_side
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.model.layers import Network, normalize
+from mobilebert_jax.model.side_by_side import SideBySide
 from mobilebert_jax.objective.losses import Batch, Mean, Measured, Objective, Params, Term
 
 LOSSES = ("feature_map", "mean", "variance", "attention")
 
 
 def objective(
-    student: Network, teacher: Network, config: config_lib.Transfer, layers: tuple[int, ...]
+    student: Network, teacher: Network, config: config_lib.Transfer, layer: int
 ) -> Objective:
-    """Returns the sum of the transfer losses of `layers` (increasing indices).
+    """Returns the sum of the transfer losses of one layer.
 
-    With `config.lower_rate` 0 and a single layer, no gradient flows below that layer's block.
+    With `config.lower_rate` 0 no gradient flows below that layer's block.
     """
-    frozen_below = config.lower_rate == 0 and len(layers) == 1
-    freeze_below = layers[0] if frozen_below else None
-    depth = layers[-1] + 1
-    scale = 1.0 / student.config.layers if config.average_layers else 1.0
-    factors = {name: scale * getattr(config, name) for name in LOSSES}
+    freeze_below = layer if config.lower_rate == 0 else None
+    depth = layer + 1
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
         taught = encoder.encode(
-            student, params, batch, layers=depth, capture=layers, freeze_below=freeze_below
+            student, params, batch, layers=depth, capture=(layer,), freeze_below=freeze_below
         ).shown
-        statistics_t = None
+        statistics_MBTD = None
         if config.all_teacher_statistics:
-            wanted, statistics_t = _with_every_feature_map(teacher, teacher_params, batch, layers)
+            every, statistics_MBTD = _every_feature_map(teacher, teacher_params, batch)
+            wanted = jax.tree.map(lambda x_N: x_N[layer], every)
         else:
             wanted = encoder.encode(
-                teacher, teacher_params, batch, layers=depth, capture=layers, freeze_below=depth
+                teacher, teacher_params, batch, layers=depth, capture=(layer,), freeze_below=depth
             ).shown
-        totals = layer_totals(taught, wanted, batch["input_mask"], statistics_t)
-        return as_measured(totals, batch["input_mask"], factors, layers)
+            wanted = jax.tree.map(lambda x_1: x_1[0], wanted)
+        taught = jax.tree.map(lambda x_1: x_1[0], taught)
+        totals = layer_totals(taught, wanted, batch["input_mask"], statistics_MBTD)
+        return as_measured(totals, batch["input_mask"], _factors(student, config))
 
     return measure
 
 
-def _with_every_feature_map(
-    teacher: Network, params: Params, batch: Batch, layers: tuple[int, ...]
+def joint_objective(student: Network, teacher: Network, config: config_lib.Transfer) -> Objective:
+    """Returns the sum of the transfer losses of all layers."""
+
+    def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
+        return every_layer(student, teacher, config, params, teacher_params, batch)[0]
+
+    return measure
+
+
+def every_layer(
+    student: Network,
+    teacher: Network,
+    config: config_lib.Transfer,
+    params: Params,
+    teacher_params: Params,
+    batch: Batch,
+) -> tuple[Measured, SideBySide]:
+    """Returns the transfer losses of all layers, and what both networks gave."""
+    statistics_MBTD = None
+    if config.all_teacher_statistics:
+        statistics_MBTD = _every_feature_map(teacher, teacher_params, batch)[1]
+
+    def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
+        return layer_totals(taught, wanted, batch["input_mask"], statistics_MBTD)
+
+    both = side_by_side.run(student, teacher, params, teacher_params, batch, compare)
+    return as_measured(both.found, batch["input_mask"], _factors(student, config)), both
+
+
+def _every_feature_map(
+    teacher: Network, params: Params, batch: Batch
 ) -> tuple[Captured, jax.Array]:
-    """Returns what the teacher shows of `layers`, and all its feature maps [M, 1, B, T, D]."""
+    """Returns what the teacher shows of every layer, and all its feature maps [M, B, T, D]."""
     depth = teacher.config.layers
     source = encoder.encode(teacher, params, batch, capture=tuple(range(depth)), freeze_below=depth)
     features_MBTD = jnp.concatenate([source.embedded_BTD[None], source.shown.features_BTD])
-    return jax.tree.map(lambda x: x[jnp.asarray(layers)], source.shown), features_MBTD[:, None]
+    return source.shown, features_MBTD
+
+
+def _factors(student: Network, config: config_lib.Transfer) -> dict[str, float]:
+    scale = 1.0 / student.config.layers if config.average_layers else 1.0
+    return {name: scale * getattr(config, name) for name in LOSSES}
 
 
 def as_measured(
-    totals: dict[str, jax.Array],
-    mask_BT: jax.Array,
-    factors: dict[str, float],
-    layers: tuple[int, ...],
+    totals: dict[str, jax.Array], mask_BT: jax.Array, factors: dict[str, float]
 ) -> Measured:
-    """Sums per-layer totals [N] into terms; several layers are also reported one by one."""
+    """Makes terms of the totals of one layer, or of all [N], which are reported one by one too."""
     weight = jnp.sum(mask_BT.astype(jnp.float32))
     terms = {
-        name: Term(Mean(jnp.sum(total_N), weight), factors[name])
-        for name, total_N in totals.items()
+        name: Term(Mean(jnp.sum(total), weight), factors[name]) for name, total in totals.items()
     }
     figures = {
-        f"{name}/layer_{layer:02d}": Mean(total_N[i], weight)
-        for name, total_N in totals.items()
-        for i, layer in enumerate(layers)
-        if len(layers) > 1
+        f"{name}/layer_{layer:02d}": Mean(total[layer], weight)
+        for name, total in totals.items()
+        for layer in range(total.size if total.ndim else 0)
     }
     return Measured(terms, figures)
 
@@ -84,28 +115,28 @@ def layer_totals(
     student: Captured,
     teacher: Captured,
     mask_BT: jax.Array,
-    statistics_t: jax.Array | None = None,
+    statistics_MBTD: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Returns the four losses of each layer, summed over real positions, [N] each.
+    """Returns the four losses of a layer, summed over real positions.
 
     feature_map: mean squared difference of layer-normalised features; mean, variance: squared
     difference of means and absolute difference of variances over channels; attention:
     KL(teacher || student) of the attention distributions, averaged over heads.
 
-    Means and variances are compared with those of `statistics_t` [M, N or 1, B, T, D], averaged
-    over M; by default with the teacher's features of the same layer.
+    Means and variances are compared with those of `statistics_MBTD`, averaged over M; by default
+    with those of the teacher's features.
     """
     mask_BT = mask_BT.astype(jnp.float32)
     teacher = jax.lax.stop_gradient(teacher)
     h_s = student.features_BTD.astype(jnp.float32)
     h_t = teacher.features_BTD.astype(jnp.float32)
-    statistics_t = h_t[None] if statistics_t is None else jax.lax.stop_gradient(statistics_t)
-    statistics_t = statistics_t.astype(jnp.float32)
-    mean_gap = jnp.square(jnp.mean(statistics_t, -1) - jnp.mean(h_s, -1))
-    variance_gap = jnp.abs(jnp.var(statistics_t, -1) - jnp.var(h_s, -1))
+    others = h_t[None] if statistics_MBTD is None else jax.lax.stop_gradient(statistics_MBTD)
+    others = others.astype(jnp.float32)
+    mean_gap = jnp.square(jnp.mean(others, -1) - jnp.mean(h_s, -1))
+    variance_gap = jnp.abs(jnp.var(others, -1) - jnp.var(h_s, -1))
 
-    def total(values_NBT: jax.Array) -> jax.Array:
-        return jnp.sum(values_NBT * mask_BT, axis=(1, 2))
+    def total(values_BT: jax.Array) -> jax.Array:
+        return jnp.sum(values_BT * mask_BT)
 
     return {
         "feature_map": total(jnp.mean(jnp.square(normalize(h_t) - normalize(h_s)), axis=-1)),
@@ -116,7 +147,7 @@ def layer_totals(
 
 
 def attention_divergence(scores_s: jax.Array, scores_t: jax.Array) -> jax.Array:
-    """Returns KL(softmax(scores_t) || softmax(scores_s)) averaged over heads, [N, B, T]."""
+    """Returns KL(softmax(scores_t) || softmax(scores_s)) averaged over heads, [B, T]."""
     log_t = jax.nn.log_softmax(jax.lax.stop_gradient(scores_t).astype(jnp.float32))
     log_s = jax.nn.log_softmax(scores_s.astype(jnp.float32))
-    return jnp.mean(jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=-1), axis=2)
+    return jnp.mean(jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=-1), axis=1)

@@ -16,7 +16,7 @@ import pytest
 from mobilebert_jax import config
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.block import Captured
-from mobilebert_jax.objective import transfer
+from mobilebert_jax.objective import distill, transfer
 from mobilebert_jax.objective.losses import Measured, Objective
 from mobilebert_jax.optimizer import rates, spikes
 from mobilebert_jax.optimizer.update import Moments, Optimizer
@@ -79,8 +79,16 @@ def by_definition(layer: int, statistics: np.ndarray | None = None) -> dict[str,
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+def layer_totals(
+    student: Captured, teacher: Captured, statistics_MBTD: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """Returns the losses of every layer, [N] each."""
+    every = jax.vmap(transfer.layer_totals, in_axes=(0, 0, None, None))
+    return every(student, teacher, jnp.asarray(MASK_BT), statistics_MBTD)
+
+
 def test_each_loss_follows_its_definition() -> None:
-    totals = transfer.layer_totals(OF_STUDENT, OF_TEACHER, jnp.asarray(MASK_BT))
+    totals = layer_totals(OF_STUDENT, OF_TEACHER)
     for layer in range(2):
         for name, wanted in by_definition(layer).items():
             assert float(totals[name][layer]) / 9 == pytest.approx(wanted, rel=1e-5), name
@@ -89,27 +97,22 @@ def test_each_loss_follows_its_definition() -> None:
 
 def test_equal_networks_have_no_loss() -> None:
     """The attention loss is a divergence: a cross-entropy would leave the teacher's entropy."""
-    totals = transfer.layer_totals(OF_TEACHER, OF_TEACHER, jnp.asarray(MASK_BT))
+    totals = layer_totals(OF_TEACHER, OF_TEACHER)
     for total_N in totals.values():
         np.testing.assert_allclose(total_N, 0.0, atol=1e-5)
 
 
 def test_the_divergence_is_taken_from_the_teachers_side() -> None:
-    sure = jnp.log(jnp.array([0.98, 0.01, 0.01])).reshape(1, 1, 1, 1, 3)
-    even = jnp.zeros((1, 1, 1, 1, 3))
+    sure = jnp.log(jnp.array([0.98, 0.01, 0.01])).reshape(1, 1, 1, 3)
+    even = jnp.zeros((1, 1, 1, 3))
     found = transfer.attention_divergence(scores_s=even, scores_t=sure)
-    assert float(found[0, 0, 0]) == pytest.approx(np.log(3) - 0.1119, abs=1e-3)
+    assert float(found[0, 0]) == pytest.approx(np.log(3) - 0.1119, abs=1e-3)
 
 
 def test_statistics_may_be_compared_with_those_of_every_teacher_layer() -> None:
     generator = np.random.default_rng(5)
     statistics = generator.normal(0.5, 2.0, (4, 3, 5, 4))
-    totals = transfer.layer_totals(
-        OF_STUDENT,
-        OF_TEACHER,
-        jnp.asarray(MASK_BT),
-        jnp.asarray(statistics[:, None], jnp.float32),
-    )
+    totals = layer_totals(OF_STUDENT, OF_TEACHER, jnp.asarray(statistics, jnp.float32))
     for layer in range(2):
         for name, wanted in by_definition(layer, statistics).items():
             assert float(totals[name][layer]) / 9 == pytest.approx(wanted, rel=1e-5), name
@@ -119,7 +122,7 @@ def test_rows_of_padding_do_not_count() -> None:
     """Neither in the totals nor in the gradient."""
 
     def loss(student: Captured, teacher: Captured) -> jax.Array:
-        totals = transfer.layer_totals(student, teacher, jnp.asarray(MASK_BT))
+        totals = layer_totals(student, teacher)
         return sum(jnp.sum(total_N) for total_N in totals.values())
 
     def spoil(captured: Captured) -> Captured:
@@ -137,10 +140,10 @@ def test_rows_of_padding_do_not_count() -> None:
 
 def test_no_gradient_reaches_the_teacher() -> None:
     def loss(teacher: Captured, statistics: jax.Array) -> jax.Array:
-        totals = transfer.layer_totals(OF_STUDENT, teacher, jnp.asarray(MASK_BT), statistics)
+        totals = layer_totals(OF_STUDENT, teacher, statistics)
         return sum(jnp.sum(total_N) for total_N in totals.values())
 
-    found = jax.grad(loss, argnums=(0, 1))(OF_TEACHER, OF_TEACHER.features_BTD[:, None])
+    found = jax.grad(loss, argnums=(0, 1))(OF_TEACHER, OF_TEACHER.features_BTD)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(found))
 
 
@@ -157,21 +160,24 @@ def teacher() -> dict[str, Any]:
     return tiny.teacher_params()
 
 
-def objective(layers: tuple[int, ...], **changes: Any) -> Objective:
+def objective(layer: int | None, **changes: Any) -> Objective:
+    """Returns the objective of one layer, or of all."""
     settings = dataclasses.replace(PUBLISHED, **changes)
-    return transfer.objective(tiny.STUDENT, tiny.TEACHER, settings, layers)
+    if layer is None:
+        return transfer.joint_objective(tiny.STUDENT, tiny.TEACHER, settings)
+    return transfer.objective(tiny.STUDENT, tiny.TEACHER, settings, layer)
 
 
 @functools.cache
-def compiled(layers: tuple[int, ...], lower_rate: float) -> Callable[..., Sums]:
+def compiled(layer: int | None, lower_rate: float) -> Callable[..., Sums]:
     """Returns the compiled gradient of the stage-specialised objective."""
-    measure = objective(layers, lower_rate=lower_rate)
+    measure = objective(layer, lower_rate=lower_rate)
     return tiny.jit(functools.partial(gradient, measure))
 
 
 @functools.cache
-def compiled_measure(layers: tuple[int, ...], **changes: Any) -> Callable[..., Measured]:
-    return tiny.jit(objective(layers, **changes))
+def compiled_measure(layer: int | None, **changes: Any) -> Callable[..., Measured]:
+    return tiny.jit(objective(layer, **changes))
 
 
 def terms(measured: Measured) -> dict[str, tuple[float, float]]:
@@ -179,7 +185,7 @@ def terms(measured: Measured) -> dict[str, tuple[float, float]]:
 
 
 def test_factors_are_the_published_ones(student: Any, teacher: Any) -> None:
-    found = terms(compiled_measure(EVERY)(student, teacher, BATCH, KEY))
+    found = terms(compiled_measure(None)(student, teacher, BATCH, KEY))
     assert {name: factor for name, (_, factor) in found.items()} == {
         "feature_map": 100.0,
         "mean": 5000.0,
@@ -189,8 +195,8 @@ def test_factors_are_the_published_ones(student: Any, teacher: Any) -> None:
 
 
 def test_several_layers_add_up_and_are_reported_one_by_one(student: Any, teacher: Any) -> None:
-    measured = compiled_measure(EVERY)(student, teacher, BATCH, KEY)
-    single = [compiled((n,), 0.1)(student, teacher, BATCH, KEY).figures for n in EVERY]
+    measured = compiled_measure(None)(student, teacher, BATCH, KEY)
+    single = [compiled(n, 0.1)(student, teacher, BATCH, KEY).figures for n in EVERY]
     for name, (value, _) in terms(measured).items():
         alone = [float(figures[name].value()) for figures in single]
         assert value == pytest.approx(sum(alone), rel=1e-5)
@@ -202,12 +208,12 @@ def test_several_layers_add_up_and_are_reported_one_by_one(student: Any, teacher
 
 def test_the_authors_variants(student: Any, teacher: Any) -> None:
     """Factors divided by the number of layers; statistics of embeddings and of every layer."""
-    run = compiled_measure((1,), average_layers=True, all_teacher_statistics=True)
+    run = compiled_measure(1, average_layers=True, all_teacher_statistics=True)
     found = terms(run(student, teacher, BATCH, KEY))
     factors = {"feature_map": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
     for name, factor in factors.items():
         assert found[name][1] == pytest.approx(factor / tiny.LAYERS)
-    plain = compiled((1,), 0.1)(student, teacher, BATCH, KEY).figures
+    plain = compiled(1, 0.1)(student, teacher, BATCH, KEY).figures
     for name in ("feature_map", "attention"):
         assert found[name][0] == pytest.approx(float(plain[name].value()), rel=1e-5)
 
@@ -234,7 +240,7 @@ def test_tokens_of_padding_change_neither_loss_nor_gradient(student: Any, teache
         "input_ids": jnp.where(real_BT, BATCH["input_ids"], 41),
         "segment_ids": jnp.where(real_BT, BATCH["segment_ids"], 1),
     }
-    run = compiled((1,), 0.1)
+    run = compiled(1, 0.1)
     expected = run(student, teacher, BATCH, KEY)
     actual = run(student, teacher, spoilt, KEY)
     tiny.assert_close(actual, expected)
@@ -249,10 +255,11 @@ def gated(params: Any, teacher: Any, gates_N: jax.Array) -> Measured:
         encoder.encode(network, p, BATCH, capture=EVERY).shown
         for network, p in ((tiny.STUDENT, params), (tiny.TEACHER, teacher))
     ]
-    totals = transfer.layer_totals(*capture, BATCH["input_mask"])
+    every = jax.vmap(transfer.layer_totals, in_axes=(0, 0, None))
+    totals = every(*capture, BATCH["input_mask"])
     totals = {name: total_N * gates_N for name, total_N in totals.items()}
     factors = {"feature_map": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
-    return transfer.as_measured(totals, BATCH["input_mask"], factors, EVERY)
+    return transfer.as_measured(totals, BATCH["input_mask"], factors)
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +318,7 @@ def test_a_phase_equals_the_gated_formulation(
     moments: Moments,
     gated_gradient: Callable[..., Sums],
 ) -> None:
-    ours = compiled((layer,), lower_rate)(student, teacher, BATCH, KEY)
+    ours = compiled(layer, lower_rate)(student, teacher, BATCH, KEY)
     expected = gated_gradient(student, teacher, jnp.eye(tiny.LAYERS)[layer])
     if lower_rate == 0.0:
         expected = without_frozen(expected, layer)
@@ -329,6 +336,31 @@ def test_a_phase_equals_the_gated_formulation(
         assert moved.tolist() == [n == layer or (n < layer and lower_rate > 0) for n in EVERY]
 
 
+@pytest.mark.parametrize(("remat", "unroll"), [("none", 1), ("full", 2)])
+def test_all_layers_at_once_equal_those_kept_and_compared_at_the_end(
+    remat: Any,
+    unroll: int,
+    student: Any,
+    teacher: Any,
+    gated_gradient: Callable[..., Sums],
+) -> None:
+    learner = dataclasses.replace(tiny.STUDENT, remat=remat)
+    watched = dataclasses.replace(tiny.TEACHER, unroll=unroll)
+    measure = transfer.joint_objective(learner, watched, PUBLISHED)
+    ours = tiny.jit(functools.partial(gradient, measure))(student, teacher, BATCH, KEY)
+    expected = gated_gradient(student, teacher, jnp.ones(tiny.LAYERS))
+    assert float(ours.loss) == pytest.approx(float(expected.loss), rel=1e-5)
+    tiny.assert_close(ours.gradient, expected.gradient, 2e-5)
+
+
+def test_all_layers_may_be_compared_with_the_statistics_of_all(student: Any, teacher: Any) -> None:
+    changes = {"all_teacher_statistics": True}
+    together = terms(compiled_measure(None, **changes)(student, teacher, BATCH, KEY))
+    single = [terms(compiled_measure(n, **changes)(student, teacher, BATCH, KEY)) for n in EVERY]
+    for name, (value, _) in together.items():
+        assert value == pytest.approx(sum(one[name][0] for one in single), rel=1e-5)
+
+
 @pytest.mark.parametrize("lower_rate", [0.1, 0.0])
 @pytest.mark.parametrize("layer", EVERY[:-1])
 def test_blocks_above_are_absent(layer: int, lower_rate: float, student: Any, teacher: Any) -> None:
@@ -337,7 +369,7 @@ def test_blocks_above_are_absent(layer: int, lower_rate: float, student: Any, te
             "blocks": jax.tree.map(lambda p: p.at[layer + 1 :].set(jnp.nan), params["blocks"])
         }
 
-    run = compiled((layer,), lower_rate)
+    run = compiled(layer, lower_rate)
     whole = run(student, teacher, BATCH, KEY)
     broken = run(break_above(student), break_above(teacher), BATCH, KEY)
     jax.tree.map(np.testing.assert_array_equal, broken, whole)
@@ -365,7 +397,7 @@ def test_a_step_multiplies_what_its_blocks_need_and_no_more(
     depth = layer + 1
     # A backward pass has two products for each of the forward pass.
     expected = forward(tiny.TEACHER, depth) + 3 * forward(tiny.STUDENT, depth)
-    assert flops_of_step(objective((layer,)), student, teacher) == expected
+    assert flops_of_step(objective(layer), student, teacher) == expected
 
 
 @pytest.mark.parametrize("layer", EVERY)
@@ -375,4 +407,14 @@ def test_nothing_below_a_frozen_phase_has_a_backward_pass(
     depth = layer + 1
     one_block = forward(tiny.STUDENT, 1) - forward(tiny.STUDENT, 0)
     expected = forward(tiny.TEACHER, depth) + forward(tiny.STUDENT, depth) + 2 * one_block
-    assert flops_of_step(objective((layer,), lower_rate=0.0), student, teacher) == expected
+    assert flops_of_step(objective(layer, lower_rate=0.0), student, teacher) == expected
+
+
+def test_all_layers_at_once_run_both_networks_once(student: Any, teacher: Any) -> None:
+    words = config.Distill()
+    alone = flops_of_step(distill.objective(tiny.STUDENT, tiny.TEACHER, words), student, teacher)
+    depth = tiny.LAYERS
+    expected = forward(tiny.TEACHER, depth) + 3 * forward(tiny.STUDENT, depth)
+    assert flops_of_step(objective(None), student, teacher) == expected
+    auxiliary = distill.auxiliary_objective(tiny.STUDENT, tiny.TEACHER, words, PUBLISHED)
+    assert flops_of_step(auxiliary, student, teacher) == alone

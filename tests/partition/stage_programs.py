@@ -26,7 +26,7 @@ STAGES: dict[str, tuple[Network, Objective, bool]] = {
     "teacher": (tiny.TEACHER, pretrain.objective(tiny.TEACHER, dropout=True), False),
     "transfer": (
         tiny.STUDENT,
-        transfer.objective(tiny.STUDENT, tiny.TEACHER, config.Transfer(), (1,)),
+        transfer.objective(tiny.STUDENT, tiny.TEACHER, config.Transfer(), 1),
         True,
     ),
     "distill": (

@@ -25,7 +25,7 @@ OPTIMIZER = Optimizer(SETTINGS, rates.base_rate(SETTINGS, 10), rates.uniform(tin
 
 OBJECTIVES: dict[str, Objective] = {
     "pretraining": pretrain.objective(tiny.TEACHER, dropout=False),
-    "transfer": transfer.objective(tiny.STUDENT, tiny.TEACHER, config.Transfer(), (0,)),
+    "transfer": transfer.objective(tiny.STUDENT, tiny.TEACHER, config.Transfer(), 0),
     "distillation": distill.objective(tiny.STUDENT, tiny.TEACHER, config.Distill()),
 }
 
