@@ -310,7 +310,7 @@ class Execution:
     """Blocks in one round of a student's loops, in its training: more may run faster, and compile
     longer. With all of them there is no loop."""
     teacher_unroll: int = 1
-    """The same of a teacher that is only looked at."""
+    """The same of a teacher that is only looked at, and of both where all layers are compared."""
     cpu_products: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs multiply what dense layers inside blocks multiply, sums being float32;
     bfloat16 has an effect, on the speed and a little on every number, only where a processor has
