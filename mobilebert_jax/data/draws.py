@@ -43,7 +43,7 @@ def below(streams: Streams, number: Integers, count: Integers) -> NDArray[np.int
 
 def heads(streams: Streams, tosses: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns how many of `tosses` fair coins show heads, for each stream."""
-    words = np.arange(-(-int(tosses.max(initial=0)) // 64))
+    words = np.arange(-(-int(np.max(tosses, initial=0)) // 64))
     shown = np.clip(tosses[:, None] - 64 * words, 0, 64).astype(np.uint64)
     # A shift by 64 is undefined; words of no toss are left out altogether.
     unused = (np.uint64(64) - shown) % np.uint64(64)

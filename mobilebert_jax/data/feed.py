@@ -108,10 +108,10 @@ def _check_documents(documents: Documents, number: int) -> None:
             f"source {number} has {count} document(s); at least 2 are needed, because "
             "next-sentence prediction takes a random second segment from another document"
         )
-    if len(documents.token_counts) != len(documents) or documents.token_counts.min() < 1:
+    if len(documents.token_counts) != len(documents) or np.min(documents.token_counts) < 1:
         raise config.InputError(
             f"source {number} counts the tokens of {len(documents.token_counts)} documents, the "
-            f"fewest {documents.token_counts.min()}; it must count at least 1 for each of its "
+            f"fewest {np.min(documents.token_counts)}; it must count at least 1 for each of its "
             f"{len(documents)} documents: prepare the records again"
         )
     if not documents.weight > 0:

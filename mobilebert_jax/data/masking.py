@@ -133,7 +133,7 @@ def _whole_words(
     """
     rows = np.arange(len(text_BS))
     words_B = begins_BS.sum(axis=1)
-    most = int(words_B.max())
+    most = int(np.max(words_B))
     word_BS = np.where(text_BS, np.cumsum(begins_BS, axis=1) - 1, most)
     flat = (rows[:, None] * (most + 1) + word_BS).ravel()
     size_BW = np.bincount(flat, minlength=len(rows) * (most + 1)).reshape(len(rows), -1)[:, :-1]

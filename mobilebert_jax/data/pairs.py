@@ -158,7 +158,7 @@ def _borders(
     """
     length_N = np.concatenate(sentence_lengths).astype(np.int64)
     last = np.cumsum([len(lengths) for lengths in sentence_lengths])
-    if capacity is not None and length_N.max() > capacity:
+    if capacity is not None and np.max(length_N) > capacity:
         pieces_N = np.where(length_N > capacity, -(-length_N // (capacity // 2)), 1)
         ends_N = np.cumsum(pieces_N)
         piece = np.arange(ends_N[-1]) - np.repeat(ends_N - pieces_N, pieces_N)

@@ -43,7 +43,7 @@ def answerer(scoring: Scoring) -> Answer:
 
 
 def _scored(labels: Sequence[str], scores_C: np.ndarray) -> dict[str, Any]:
-    best = int(scores_C.argmax())
+    best = int(np.argmax(scores_C))
     scores = {label: round(float(s), 6) for label, s in zip(labels, scores_C, strict=True)}
     return {"label": labels[best], "score": scores[labels[best]], "scores": scores}
 
@@ -108,8 +108,8 @@ def _chooser(scoring: Scoring) -> Answer:
         parts = np.split(outputs_N, ends[:-1])
         return [
             {
-                "choice": of_item[int(part.argmax())],
-                "index": int(part.argmax()),
+                "choice": of_item[int(np.argmax(part))],
+                "index": int(np.argmax(part)),
                 "scores": [round(float(s), 6) for s in softmax(part)],
             }
             for of_item, part in zip(choices, parts, strict=True)

@@ -69,7 +69,7 @@ def unigram_scores(
         words.append(batch["masked_lm_ids"].ravel())
         weights.append(batch["masked_lm_weights"].ravel())
     words_P, weights_P = np.concatenate(words), np.concatenate(weights)
-    right_P = words_P == counts_V.argmax()
+    right_P = words_P == np.argmax(counts_V)
     return {
         "masked_lm_loss": float(np.average(loss_V[words_P], weights=weights_P)),
         "masked_lm_accuracy": float(np.average(right_P, weights=weights_P)),

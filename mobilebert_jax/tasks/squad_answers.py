@@ -84,7 +84,8 @@ def answers(
         texts = found.texts(slice(int(edges[q]), int(edges[q + 1])), text)
         null = None
         if data.v2:
-            null = Candidate("", *null_W[first + null_W[first:end].sum(axis=1).argmin()].tolist())
+            lowest = int(np.argmin(np.sum(null_W[first:end], axis=1)))
+            null = Candidate("", *null_W[first + lowest].tolist())
         best = next(texts, None)
         ranked = _rank(itertools.chain([best], texts) if best else texts, null, span.n_best)
         spans[question.id] = predictions[question.id] = best.text if best else ""
