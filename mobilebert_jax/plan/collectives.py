@@ -33,6 +33,8 @@ _MESH_GROUPS = re.compile(
 )
 _MESH_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})?\}")
+_GOES_ON = re.compile(r'"async_collective_fusion_config":\{"flag_start":"(?!-1")')
+"""A TPU's compiler writes a collective once more into every fusion that runs beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ def collectives(text: str) -> list[Collective]:
         instruction = counted.instruction
         started = instruction.opcode.endswith("-start")
         kind = instruction.opcode.removesuffix("-start")
-        if kind not in KINDS:
+        if kind not in KINDS or _GOES_ON.search(instruction.rest):
             continue
         shape = instruction.result
         if started and kind != "all-reduce":

@@ -166,6 +166,22 @@ def test_what_tpus_write_is_read():
     assert len(found) == 7
 
 
+def test_a_gather_that_goes_on_beside_other_work_is_one_message():
+    def line(name, flag):
+        return (
+            f"  %{name} = bf16[32,128]{{1,0:T(8,128)(2,1)}} all-gather(%x), channel_id=21, "
+            "replica_groups=[8,32]<=[256], dimensions={0}, "
+            f'backend_config={{"flag_configs":[],"async_collective_fusion_config":'
+            f'{{"flag_start":"{flag}","flag_end":"{flag}"}}}}\n'
+        )
+
+    text = "ENTRY %main (x: bf16[1,128]) -> bf16[32,128] {\n"
+    text += "  %x = bf16[1,128]{1,0:T(8,128)} parameter(0)\n"
+    text += line("begun", -1) + line("beside", 2) + line("beside.1", 12) + line("last", 8)
+    found = collectives(text + "}\n")
+    assert [(one.kind, one.bytes) for one in found] == [("all-gather", 32 * 128 * 2)]
+
+
 def test_messages_between_slices_are_told_from_those_within():
     def over(*groups):
         return Collective("all-reduce", (hlo.Array("f32", (4,)),), groups, 1, True)
