@@ -8,6 +8,8 @@ width, H heads.
 Source: paper sections 3.2 and 3.4; the authors' losses with the factors of their code.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -19,6 +21,13 @@ from mobilebert_jax.model.side_by_side import SideBySide
 from mobilebert_jax.objective.losses import Batch, Mean, Measured, Objective, Params, Term
 
 LOSSES = ("feature_map", "mean", "variance", "attention")
+
+
+class Statistics(NamedTuple):
+    """Mean and variance over the channels of feature maps, float32."""
+
+    mean_MBT: jax.Array
+    variance_MBT: jax.Array
 
 
 def objective(
@@ -35,9 +44,9 @@ def objective(
         taught = encoder.encode(
             student, params, batch, layers=depth, capture=(layer,), freeze_below=freeze_below
         ).shown
-        statistics_MBTD = None
+        statistics = None
         if config.all_teacher_statistics:
-            every, statistics_MBTD = _every_feature_map(teacher, teacher_params, batch)
+            every, statistics = _with_statistics(teacher, teacher_params, batch)
             wanted = jax.tree.map(lambda x_N: x_N[layer], every)
         else:
             wanted = encoder.encode(
@@ -45,7 +54,7 @@ def objective(
             ).shown
             wanted = jax.tree.map(lambda x_1: x_1[0], wanted)
         taught = jax.tree.map(lambda x_1: x_1[0], taught)
-        totals = layer_totals(taught, wanted, batch["input_mask"], statistics_MBTD)
+        totals = layer_totals(taught, wanted, batch["input_mask"], statistics)
         return as_measured(totals, batch["input_mask"], _factors(student, config))
 
     return measure
@@ -69,25 +78,23 @@ def every_layer(
     batch: Batch,
 ) -> tuple[Measured, SideBySide]:
     """Returns the transfer losses of all layers, and what both networks gave."""
-    statistics_MBTD = None
+    statistics = None
     if config.all_teacher_statistics:
-        statistics_MBTD = _every_feature_map(teacher, teacher_params, batch)[1]
+        statistics = _with_statistics(teacher, teacher_params, batch)[1]
 
     def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
-        return layer_totals(taught, wanted, batch["input_mask"], statistics_MBTD)
+        return layer_totals(taught, wanted, batch["input_mask"], statistics)
 
     both = side_by_side.run(student, teacher, params, teacher_params, batch, compare)
     return as_measured(both.found, batch["input_mask"], _factors(student, config)), both
 
 
-def _every_feature_map(
-    teacher: Network, params: Params, batch: Batch
-) -> tuple[Captured, jax.Array]:
-    """Returns what the teacher shows of every layer, and all its feature maps [M, B, T, D]."""
+def _with_statistics(teacher: Network, params: Params, batch: Batch) -> tuple[Captured, Statistics]:
+    """Returns what the teacher shows of every layer, and the statistics of all its feature maps."""
     depth = teacher.config.layers
     source = encoder.encode(teacher, params, batch, capture=tuple(range(depth)), freeze_below=depth)
     features_MBTD = jnp.concatenate([source.embedded_BTD[None], source.shown.features_BTD])
-    return source.shown, features_MBTD
+    return source.shown, statistics_of(features_MBTD)
 
 
 def _factors(student: Network, config: config_lib.Transfer) -> dict[str, float]:
@@ -115,7 +122,7 @@ def layer_totals(
     student: Captured,
     teacher: Captured,
     mask_BT: jax.Array,
-    statistics_MBTD: jax.Array | None = None,
+    statistics: Statistics | None = None,
 ) -> dict[str, jax.Array]:
     """Returns the four losses of a layer, summed over real positions.
 
@@ -123,27 +130,32 @@ def layer_totals(
     difference of means and absolute difference of variances over channels; attention:
     KL(teacher || student) of the attention distributions, averaged over heads.
 
-    Means and variances are compared with those of `statistics_MBTD`, averaged over M; by default
-    with those of the teacher's features.
+    Means and variances are compared with `statistics`, averaged over M; by default with those of
+    the teacher's features.
     """
     mask_BT = mask_BT.astype(jnp.float32)
     teacher = jax.lax.stop_gradient(teacher)
     h_s = student.features_BTD.astype(jnp.float32)
     h_t = teacher.features_BTD.astype(jnp.float32)
-    others = h_t[None] if statistics_MBTD is None else jax.lax.stop_gradient(statistics_MBTD)
-    others = others.astype(jnp.float32)
-    mean_gap = jnp.square(jnp.mean(others, -1) - jnp.mean(h_s, -1))
-    variance_gap = jnp.abs(jnp.var(others, -1) - jnp.var(h_s, -1))
+    others = statistics_of(h_t[None]) if statistics is None else jax.lax.stop_gradient(statistics)
+    mean_gap_MBT = jnp.square(others.mean_MBT - jnp.mean(h_s, -1))
+    variance_gap_MBT = jnp.abs(others.variance_MBT - jnp.var(h_s, -1))
 
     def total(values_BT: jax.Array) -> jax.Array:
         return jnp.sum(values_BT * mask_BT)
 
     return {
         "feature_map": total(jnp.mean(jnp.square(normalize(h_t) - normalize(h_s)), axis=-1)),
-        "mean": total(jnp.mean(mean_gap, axis=0)),
-        "variance": total(jnp.mean(variance_gap, axis=0)),
+        "mean": total(jnp.mean(mean_gap_MBT, axis=0)),
+        "variance": total(jnp.mean(variance_gap_MBT, axis=0)),
         "attention": total(attention_divergence(student.scores_BHTS, teacher.scores_BHTS)),
     }
+
+
+def statistics_of(features_MBTD: jax.Array) -> Statistics:
+    """Returns mean and variance over channels of every feature map."""
+    features_MBTD = features_MBTD.astype(jnp.float32)
+    return Statistics(jnp.mean(features_MBTD, -1), jnp.var(features_MBTD, -1))
 
 
 def attention_divergence(scores_s: jax.Array, scores_t: jax.Array) -> jax.Array:

@@ -80,11 +80,11 @@ def by_definition(layer: int, statistics: np.ndarray | None = None) -> dict[str,
 
 
 def layer_totals(
-    student: Captured, teacher: Captured, statistics_MBTD: jax.Array | None = None
+    student: Captured, teacher: Captured, statistics: transfer.Statistics | None = None
 ) -> dict[str, jax.Array]:
     """Returns the losses of every layer, [N] each."""
     every = jax.vmap(transfer.layer_totals, in_axes=(0, 0, None, None))
-    return every(student, teacher, jnp.asarray(MASK_BT), statistics_MBTD)
+    return every(student, teacher, jnp.asarray(MASK_BT), statistics)
 
 
 def test_each_loss_follows_its_definition() -> None:
@@ -112,7 +112,8 @@ def test_the_divergence_is_taken_from_the_teachers_side() -> None:
 def test_statistics_may_be_compared_with_those_of_every_teacher_layer() -> None:
     generator = np.random.default_rng(5)
     statistics = generator.normal(0.5, 2.0, (4, 3, 5, 4))
-    totals = layer_totals(OF_STUDENT, OF_TEACHER, jnp.asarray(statistics, jnp.float32))
+    compared = transfer.statistics_of(jnp.asarray(statistics, jnp.float32))
+    totals = layer_totals(OF_STUDENT, OF_TEACHER, compared)
     for layer in range(2):
         for name, wanted in by_definition(layer, statistics).items():
             assert float(totals[name][layer]) / 9 == pytest.approx(wanted, rel=1e-5), name
@@ -139,8 +140,8 @@ def test_rows_of_padding_do_not_count() -> None:
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
-    def loss(teacher: Captured, statistics: jax.Array) -> jax.Array:
-        totals = layer_totals(OF_STUDENT, teacher, statistics)
+    def loss(teacher: Captured, features_MBTD: jax.Array) -> jax.Array:
+        totals = layer_totals(OF_STUDENT, teacher, transfer.statistics_of(features_MBTD))
         return sum(jnp.sum(total_N) for total_N in totals.values())
 
     found = jax.grad(loss, argnums=(0, 1))(OF_TEACHER, OF_TEACHER.features_BTD)
