@@ -10,9 +10,10 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,7 @@ def _tokenize(unit: Unit, writers: dict[str, "_SplitWriter"]) -> int:
         split_lines = [[s for line in d.lines for s in sentences.split(line)] for d in batch]
         ids = iter(vocabulary.encode([s for document in split_lines for s in document]))
         for document, texts in zip(batch, split_lines, strict=True):
-            encoded = [next(ids) for _ in texts]
-            pieces = [piece for sentence in encoded for piece in _cut(sentence)]
+            pieces = _pieces(itertools.islice(ids, len(texts)))
             if pieces:
                 split = dataset.SPLITS[is_held_out(document.lines, unit.held_out)]
                 writers[split].add(pieces, _text_bytes(document))
@@ -188,8 +188,8 @@ class _SplitWriter:
         self._counts.documents += 1
         self._counts.bytes += text_bytes
         for number, part in enumerate(_parts(pieces)):
-            tokens = [token for sentence in part for token in sentence]
-            record = self._serialize(tokens, [len(sentence) for sentence in part])
+            tokens = list(itertools.chain.from_iterable(part))
+            record = self._serialize(tokens, list(map(len, part)))
             with _disk_errors(self._path):
                 self._writer.write(record)
             self._hash.update(record)
@@ -228,16 +228,19 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def _documents(unit: Unit) -> Iterator[corpus.Document]:
+    if not unit.text_bytes:
+        yield from corpus.read(unit.shard)
+        return
     read = 0
     for document in corpus.read(unit.shard):
         yield document
         read += _text_bytes(document)
-        if unit.text_bytes and read >= unit.text_bytes:
+        if read >= unit.text_bytes:
             return
 
 
 def _text_bytes(document: corpus.Document) -> int:
-    return sum(len(line.encode()) + 1 for line in document.lines)
+    return len("\n".join(document.lines).encode()) + 1
 
 
 def _batches(documents: Iterator[corpus.Document]) -> Iterator[list[corpus.Document]]:
@@ -254,10 +257,13 @@ def _batches(documents: Iterator[corpus.Document]) -> Iterator[list[corpus.Docum
         yield batch
 
 
-def _cut(sentence: list[int]) -> list[list[int]]:
-    """Cuts a sentence into pieces of at most MAX_SENTENCE_TOKENS; [] for an empty one."""
+def _pieces(encoded: Iterable[list[int]]) -> list[list[int]]:
+    """Returns the sentences that are not empty, longer ones cut into MAX_SENTENCE_TOKENS each."""
+    pieces = [sentence for sentence in encoded if sentence]
     step = MAX_SENTENCE_TOKENS
-    return [sentence[i : i + step] for i in range(0, len(sentence), step)]
+    if max(map(len, pieces), default=0) <= step:  # all but one document in thousands
+        return pieces
+    return [piece[i : i + step] for piece in pieces for i in range(0, len(piece), step)]
 
 
 def _parts(pieces: list[list[int]]) -> Iterator[list[list[int]]]:

@@ -132,7 +132,7 @@ def test_digest_depends_on_vocabulary_and_settings(trained, tmp_path):
     strategies.lists(
         strategies.text(
             strategies.one_of(
-                strategies.sampled_from("the teacher's Σigma  é\u0301\t\u3000漢字-\u200d\x85\x1c"),
+                strategies.sampled_from("teacher's Σigma  é\u0301\t\u3000漢字-.,)\u200d\x85\x1c"),
                 strategies.characters(codec="utf-8"),
             ),
             max_size=40,
@@ -280,6 +280,17 @@ def test_forgetting_words_changes_no_id(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer, "_MEMO_CHARACTERS", 30)
     assert [fresh.encode([line])[0] for line in LINES] == expected
     assert fresh._memo_characters < 100
+
+
+@pytest.mark.parametrize("together", [2, 7])
+def test_words_learned_together_have_the_ids_of_each_alone(
+    trained, tmp_path, monkeypatch, together
+):
+    trained["wordpiece"].save(tmp_path)
+    monkeypatch.setattr(tokenizer, "_JOINED_WORDS", 1)
+    expected = tokenizer.load(tmp_path, settings("wordpiece")).encode([*LINES, *AWKWARD])
+    monkeypatch.setattr(tokenizer, "_JOINED_WORDS", together)
+    assert tokenizer.load(tmp_path, settings("wordpiece")).encode([*LINES, *AWKWARD]) == expected
 
 
 def test_lowercase_is_obeyed(tmp_path):
