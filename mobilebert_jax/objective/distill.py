@@ -26,7 +26,12 @@ from mobilebert_jax.objective.losses import (
 
 
 def objective(student: Network, teacher: Network, config: config_lib.Distill) -> Objective:
-    """Returns the distillation objective; both networks run without dropout."""
+    """Returns the distillation objective; both networks run without dropout.
+
+    Where alpha is 1 the teacher has no share of the loss, and does not run.
+    """
+    if config.alpha == 1.0:
+        return pretrain.objective(student, dropout=False)
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
         taught_BTD = encoder.encode(student, params, batch).hidden_BTD
