@@ -312,9 +312,9 @@ class Execution:
     teacher_unroll: int = 1
     """The same of a teacher that is only looked at, and of both where all layers are compared."""
     cpu_products: Literal["float32", "bfloat16"] = "float32"
-    """Type in which CPUs multiply what dense layers inside blocks multiply, sums being float32;
-    bfloat16 has an effect, on the speed and a little on every number, only where a processor has
-    instructions for it (AMX or AVX-512 BF16)."""
+    """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
+    being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
+    processor has instructions for it (AMX or AVX-512 BF16)."""
     compile_ahead: int = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: int = 0

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mobilebert_jax.model.dropout import drop, keep_mask
 from mobilebert_jax.model.layers import Network, block_dense
 from mobilebert_jax.model.quantization import RoundedActivation
+from mobilebert_jax.model.rounded_products import bits, multiply, rounded_einsum, widened
 from mobilebert_jax.model.sizes import ModelConfig
 
 MASKED_SCORE = -1e9
@@ -96,10 +97,14 @@ def _attend(
     TPU a hundredth of the teacher's step.
     """
     query, key, value = projected
-    scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
+    if network.rounded_products:
+        scores = rounded_einsum("bt...c,bs...c->b...ts", query, key)
+    else:
+        scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
     scores = rounded("scores_range", scores * query.shape[-1] ** -0.5)
     scores = hide_padding(network, scores, mask_BS, rounded)
-    context = weighted_values(network.config.attention_dropout, scores, value, kept)
+    weigh = rounded_weighted_values if network.rounded_products else weighted_values
+    context = weigh(network.config.attention_dropout, scores, value, kept)
     return rounded("context_range", context), scores
 
 
@@ -147,6 +152,50 @@ def _weighted_backward(
 
 
 weighted_values.defvjp(_weighted_forward, _weighted_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def rounded_weighted_values(
+    dropout: float, scores: jax.Array, value: jax.Array, kept: jax.Array | None
+) -> jax.Array:
+    """Returns `weighted_values` of float32, of which what is multiplied is rounded to bfloat16."""
+    return _rounded_forward(dropout, scores, value, kept)[0]
+
+
+def _rounded_forward(
+    dropout: float, scores: jax.Array, value: jax.Array, kept: jax.Array | None
+) -> tuple[jax.Array, _Residuals]:
+    weights, value = bits(jax.nn.softmax(scores, axis=-1)), bits(value)
+    used, factor = _dropped(weights, kept, dropout)
+    context = factor * multiply("b...ts,bs...c->bt...c", used, value)
+    return context, (weights, value, kept, context)
+
+
+def _rounded_backward(
+    dropout: float, residuals: _Residuals, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    weights, value, kept, context = residuals
+    used, factor = _dropped(weights, kept, dropout)
+    gradient_bits = bits(gradient)
+    into_value = factor * multiply("b...ts,bt...c->bs...c", used, gradient_bits)
+    into_weights = multiply("bt...c,bs...c->b...ts", gradient_bits, value)
+    into_weights = drop(into_weights, kept, dropout)
+    # Gradients of a softmax's scores add up to 0, or queries and keys would be taught noise: hence
+    # of numbers that were multiplied only, by weights whose sum is no longer quite 1.
+    share = widened(weights)
+    along = jnp.moveaxis(jnp.sum(widened(gradient_bits) * context, axis=-1), 1, -1)[..., None]
+    along = along / jnp.sum(share, axis=-1, keepdims=True)
+    return share * (into_weights - along), into_value, None
+
+
+def _dropped(weights: jax.Array, kept: jax.Array | None, dropout: float) -> tuple[jax.Array, float]:
+    """Returns the bits of weights with 0 where they are not `kept`, and what to scale them by."""
+    if kept is None:
+        return weights, 1.0
+    return jnp.where(kept, weights, jnp.zeros_like(weights)), 1.0 / (1.0 - dropout)
+
+
+rounded_weighted_values.defvjp(_rounded_forward, _rounded_backward)
 
 
 def separable(config: ModelConfig) -> bool:

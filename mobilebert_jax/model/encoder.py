@@ -230,7 +230,7 @@ def predict(network: Network, params: Params, hidden_BTD: jax.Array, batch: Batc
     """Applies both pretraining heads; `batch` holds `masked_lm_positions` [B, P]."""
     config = network.config
     logits_BPV = apply(
-        MaskedLM(config),
+        MaskedLM(config, rounded=network.rounded_products),
         params["masked_lm"],
         gather_positions(hidden_BTD, batch["masked_lm_positions"]),
         params["embeddings"]["word"],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Norm, TaskHead, activate, parameter, weight_init
+from mobilebert_jax.model.rounded_products import rounded_scores
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.partition.rules import keep_rows
 
@@ -35,15 +36,18 @@ class MaskedLM(nn.Module):
 
     config: ModelConfig
     named_operations: bool = False
+    rounded: bool = False
+    """Round what the vocabulary is multiplied with (`Network.rounded_products`)."""
 
     @nn.compact
     def __call__(self, features_BPD: jax.Array, word_VE: jax.Array) -> jax.Array:
         config = self.config
+        scores = rounded_scores if self.rounded else exact_scores
         x = Dense(config, config.hidden, ("hidden", "transform"), name="transform")(features_BPD)
         x = activate(config, x, named=self.named_operations)
         x = Norm("layer_norm", "transform", name="norm")(x)
         bias_V = parameter(self, "bias", nn.initializers.zeros, (config.vocab_size,), ("vocab",))
-        logits_BPV = keep_rows(x[..., : config.embedding] @ word_VE.T) + bias_V
+        logits_BPV = keep_rows(scores(x[..., : config.embedding], word_VE)) + bias_V
         if config.hidden > config.embedding:
             extra_VX = parameter(
                 self,
@@ -52,8 +56,13 @@ class MaskedLM(nn.Module):
                 (config.vocab_size, config.hidden - config.embedding),
                 ("vocab", "embed"),
             )
-            logits_BPV = logits_BPV + keep_rows(x[..., config.embedding :] @ extra_VX.T)
+            logits_BPV = logits_BPV + keep_rows(scores(x[..., config.embedding :], extra_VX))
         return logits_BPV
+
+
+def exact_scores(x: jax.Array, table: jax.Array) -> jax.Array:
+    """Returns `x @ table.T`, [..., in] and [entries, in] to [..., entries]."""
+    return x @ table.T
 
 
 class NextSentence(nn.Module):

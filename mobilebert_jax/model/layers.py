@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.model.quantization import Quantized, RoundedActivation, rounded_weights
+from mobilebert_jax.model.rounded_products import rounded_product
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.partition.rules import keep_rows
 
@@ -58,8 +59,8 @@ class Network:
     product of a feed-forward network before its activation: faster on a TPU for networks of which
     `attention.separable` is true."""
     rounded_products: bool = False
-    """Round what dense layers inside blocks multiply to bfloat16, forward and for the gradient of
-    their input, and add up in float32: for CPUs that multiply bfloat16 faster."""
+    """Round to bfloat16 what blocks and the product with the vocabulary multiply, forward and
+    backward (`model.rounded_products`): for CPUs that multiply it faster."""
     task: TaskHead | None = None
     """None for the two pretraining heads."""
     quantized: Quantized = "no"
@@ -158,64 +159,6 @@ def _product_backward(
 
 
 product.defvjp(_product_forward, _product_backward)
-
-
-@jax.custom_vjp
-def rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns `product` of float32 arrays whose numbers are first rounded to bfloat16.
-
-    Sums are float32, and so is what is returned; of `x` the rounded numbers are kept.
-    """
-    return _multiply("...i,io->...o", _rounded(x), _rounded(kernel))
-
-
-def _rounded_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    bits = _rounded(x)
-    return _multiply("...i,io->...o", bits, _rounded(kernel)), (bits, kernel)
-
-
-def _rounded_backward(
-    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    bits, kernel = kept
-    gradient_bits = _rounded(gradient)
-    into_x = _multiply("...o,io->...i", gradient_bits, _rounded(kernel))
-    rows, columns = (array.reshape(-1, array.shape[-1]) for array in (bits, gradient_bits))
-    return into_x, _rounded_turned_first(rows, columns)
-
-
-rounded_product.defvjp(_rounded_forward, _rounded_backward)
-
-
-def _rounded(x: jax.Array) -> jax.Array:
-    """Returns the bits of `x` rounded to bfloat16.
-
-    As integers: a CPU's compiler widens whatever it stores as bfloat16, a stack of a loop say, to
-    float32 again.
-    """
-    return jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-
-
-def _multiply(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    """Returns `jnp.einsum` of bits of bfloat16, summed in float32."""
-    left, right = (jax.lax.bitcast_convert_type(bits, jnp.bfloat16) for bits in (left, right))
-    return jnp.einsum(subscripts, left, right, preferred_element_type=jnp.float32)
-
-
-def _rounded_turned_first(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns `_turned_first` of bits of bfloat16, as float32."""
-    barrier = jax.lax.optimization_barrier
-
-    def multiply(left: jax.Array, right: jax.Array) -> jax.Array:
-        # The axis of size 1 keeps the compiler from looking through to the matrix that was turned
-        # round, for which it would widen both.
-        return _multiply("eij,ejk->eik", barrier(left.T)[None], right[None])[0]
-
-    if rows.shape[1] <= columns.shape[1]:
-        return multiply(rows, columns)
-    return barrier(multiply(columns, rows)).T
 
 
 def _into_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
