@@ -158,7 +158,8 @@ class Distill:
     steps: int = 500_000
     batch_size: int = 2048
     alpha: float = 0.5
-    """Share of the hard-label masked-LM loss; the teacher's distribution has the rest."""
+    """Share of the hard-label masked-LM loss; the teacher's distribution has the rest. With 1 the
+    teacher is not run."""
     temperature: float = 1.0
     optimizer: Optimizer = Optimizer()
 

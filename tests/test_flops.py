@@ -36,6 +36,13 @@ def test_training_costs_three_forward_passes_and_a_teacher_one():
     assert flops.step_flops(CONFIG, "twin") == 2 * 3 * STUDENT
 
 
+def test_a_teacher_without_a_share_of_the_loss_costs_nothing():
+    alone = dataclasses.replace(CONFIG, distill=Distill(batch_size=2, steps=7, alpha=1.0))
+    assert flops.step_flops(alone, "distill") == 2 * 3 * STUDENT
+    all_along = dataclasses.replace(alone, transfer=Transfer(strategy="auxiliary"))
+    assert flops.step_flops(all_along, "distill") == 2 * (3 * STUDENT + TEACHER)
+
+
 def test_a_phase_of_transfer_runs_the_blocks_up_to_its_own():
     assert flops.step_flops(CONFIG, "transfer", 0) == 4 * (3 * student(1) + teacher(1))
     assert flops.step_flops(CONFIG, "transfer", 23) == 4 * (3 * STUDENT + TEACHER)
