@@ -163,6 +163,11 @@ class Distill:
     temperature: float = 1.0
     optimizer: Optimizer = Optimizer()
 
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher's distribution has a share of the loss."""
+        return self.alpha < 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:

@@ -25,8 +25,8 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
     if stage == "teacher":
         sequence: float = 3 * teacher
     elif stage == "distill":
-        alone = config.distill.alpha == 1.0 and config.transfer.strategy != "auxiliary"
-        sequence = 3 * student + (0 if alone else teacher)
+        watched = config.distill.asks_teacher or config.transfer.strategy == "auxiliary"
+        sequence = 3 * student + (teacher if watched else 0)
     elif stage == "twin":
         sequence = 3 * student
     elif stage == "transfer":

@@ -1,17 +1,14 @@
-"""Matrix products of numbers rounded to bfloat16 and summed in float32, for CPUs that multiply it
+"""Products of numbers rounded to bfloat16 and summed in float32, for CPUs that multiply bfloat16
 faster than float32.
 
-Rounded numbers are kept as the integers that their bits are: what a CPU's compiler stores as
-bfloat16, be it a stack of a loop's residuals, it widens to float32 again, and multiplies as that.
+Rounded numbers are kept as the integers that their bits are: what would be stored as bfloat16, such
+as a loop's stack of residuals, a CPU's compiler widens to float32, and multiplies as float32.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-
-Kept = tuple[jax.Array, jax.Array]
-"""The bits of one factor, and the other in float32."""
 
 
 def bits(x: jax.Array) -> jax.Array:
@@ -30,57 +27,73 @@ def multiply(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, left, right, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
 def rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns `x @ kernel`, [..., in] and [in, out] to [..., out], of rounded numbers.
 
     Gradients are such products too.
     """
-    return multiply("...i,io->...o", bits(x), bits(kernel))
+    return _product("...i,io->...o", x, kernel)
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Kept]:
-    x_bits = bits(x)
-    return multiply("...i,io->...o", x_bits, bits(kernel)), (x_bits, kernel)
-
-
-def _product_backward(kept: Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_bits, kernel = kept
-    gradient_bits = bits(gradient)
-    into_x = multiply("...o,io->...i", gradient_bits, bits(kernel))
-    rows, columns = _as_rows(x_bits), _as_rows(gradient_bits)
-    # The narrower is turned round in memory.
-    if rows.shape[1] <= columns.shape[1]:
-        return into_x, _summed_over_rows(rows, columns)
-    return into_x, jax.lax.optimization_barrier(_summed_over_rows(columns, rows)).T
-
-
-rounded_product.defvjp(_product_forward, _product_backward)
-
-
-@jax.custom_vjp
 def rounded_scores(x: jax.Array, table: jax.Array) -> jax.Array:
-    """Returns `x @ table.T`, [..., in] and [entries, in] to [..., entries], of rounded numbers.
+    """Returns `x @ table.T`, [..., in] and [out, in] to [..., out], of rounded numbers.
 
-    Gradients are such products too; that of the table lies as the table does, without being turned
-    round.
+    Gradients are such products too.
     """
-    return multiply("...i,vi->...v", bits(x), bits(table))
+    return _product("...i,oi->...o", x, table)
 
 
-def _scores_forward(x: jax.Array, table: jax.Array) -> tuple[jax.Array, Kept]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(subscripts: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return multiply(subscripts, bits(x), bits(matrix))
+
+
+def _product_forward(
+    subscripts: str, x: jax.Array, matrix: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x_bits = bits(x)
-    return multiply("...i,vi->...v", x_bits, bits(table)), (x_bits, table)
+    # A matrix of parameters is there anyhow: rounding it again costs less than keeping its bits.
+    return multiply(subscripts, x_bits, bits(matrix)), (x_bits, matrix)
 
 
-def _scores_backward(kept: Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_bits, table = kept
+def _product_backward(
+    subscripts: str, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    of_x, of_matrix, of_result = _arrays(subscripts)
+    x_bits, matrix = kept
     gradient_bits = bits(gradient)
-    into_x = multiply("...v,vi->...i", gradient_bits, bits(table))
-    return into_x, _summed_over_rows(_as_rows(gradient_bits), _as_rows(x_bits))
+    into_x = multiply(f"{of_result},{of_matrix}->{of_x}", gradient_bits, bits(matrix))
+    rows = {
+        axis: array.reshape(-1, array.shape[-1])
+        for axis, array in (("i", x_bits), ("o", gradient_bits))
+    }
+    return into_x, _summed_over_rows(*(rows[axis] for axis in of_matrix))
 
 
-rounded_scores.defvjp(_scores_forward, _scores_backward)
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _arrays(subscripts: str) -> list[str]:
+    """Returns the axes of both factors and of the result."""
+    return subscripts.replace("->", ",").split(",")
+
+
+def _summed_over_rows(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns the product of `left.T` and `right`, bits of [rows, m] and [rows, n], as [m, n].
+
+    One of the two must be turned round in memory, where the compiler's library of products wants
+    it, and with `right` the result: whichever moves fewer numbers. The barriers keep the compiler
+    from doing otherwise. The axis of size 1 keeps it from finding that a factor was turned, for
+    which it would widen both.
+    """
+    barrier = jax.lax.optimization_barrier
+
+    def multiply_turned(left: jax.Array, right: jax.Array) -> jax.Array:
+        return multiply("erm,emn->ern", barrier(left.T)[None], right[None])[0]
+
+    if left.size <= right.size + left.shape[1] * right.shape[1]:
+        return multiply_turned(left, right)
+    return barrier(multiply_turned(right, left)).T
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -102,28 +115,13 @@ def _einsum_forward(
 def _einsum_backward(
     subscripts: str, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    left, right, result = subscripts.replace("->", ",").split(",")
+    of_left, of_right, of_result = _arrays(subscripts)
     left_bits, right_bits = kept
     gradient_bits = bits(gradient)
     return (
-        multiply(f"{result},{right}->{left}", gradient_bits, right_bits),
-        multiply(f"{result},{left}->{right}", gradient_bits, left_bits),
+        multiply(f"{of_result},{of_right}->{of_left}", gradient_bits, right_bits),
+        multiply(f"{of_result},{of_left}->{of_right}", gradient_bits, left_bits),
     )
 
 
 rounded_einsum.defvjp(_einsum_forward, _einsum_backward)
-
-
-def _as_rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
-
-
-def _summed_over_rows(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Returns the product of `left.T` and `right`, bits of [rows, m] and [rows, n], as [m, n].
-
-    The barrier has `left` turned round in memory, where the compiler's library of products wants
-    it. The axis of size 1 keeps the compiler from finding that it was turned, for which it would
-    widen both.
-    """
-    turned = jax.lax.optimization_barrier(left.T)
-    return multiply("erm,emn->ern", turned[None], right[None])[0]

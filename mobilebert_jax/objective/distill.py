@@ -30,7 +30,7 @@ def objective(student: Network, teacher: Network, config: config_lib.Distill) ->
 
     Where alpha is 1 the teacher has no share of the loss, and does not run.
     """
-    if config.alpha == 1.0:
+    if not config.asks_teacher:
         return pretrain.objective(student, dropout=False)
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
