@@ -6,18 +6,18 @@ import rich.console
 import rich.table
 
 from mobilebert_jax import flops
-from mobilebert_jax.config import Config, ModelConfig
+from mobilebert_jax.config import AFTERWARDS, Config, ModelConfig
 from mobilebert_jax.model import sizes
 
 
 def show(config: Config, console: rich.console.Console) -> None:
     """Prints the networks that are trained and every stage with its steps, batch and compute."""
     console.print(f"{config.name}, seed {config.seed}, {config.precision}", markup=False)
-    if set(config.stages) - {"finetune"}:
+    if set(config.stages) - set(AFTERWARDS):
         console.print(f"text: {config.data.source}", markup=False)
         console.print(f"examples of {config.data.length} tokens")
         console.print(_networks(config))
-    else:
+    elif "finetune" in config.stages:
         # Sizes and tokenizer are those that the pretrained network brings.
         console.print(f"pretrained: {config.finetune.pretrained or 'none named'}", markup=False)
     console.print(_stages(config))
@@ -92,6 +92,7 @@ def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
         **rows,
         "evaluate": (0, 0, 0.0, f"{config.evaluate.examples:,} held-out examples"),
         "finetune": (0, 0, 0.0, _finetune_words(config)),
+        "export": (0, 0, 0.0, _export_words(config)),
     }
 
 
@@ -102,6 +103,11 @@ def _finetune_words(config: Config) -> str:
         f"{', '.join(settings.tasks)}: {', '.join(settings.networks)}; "
         f"{points} settings x {len(search.seeds)} seeds"
     )
+
+
+def _export_words(config: Config) -> str:
+    settings = config.export
+    return f"{settings.model or 'the student'} as {', '.join(settings.formats)}"
 
 
 def _transfer_words(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> N
     assert not order.dry_run
     assert main_module.parse([DEMO, "--dry_run"]).dry_run
     assert not main_module.parse([DEMO, "--nodry_run"]).dry_run
+
+
+def _experiments() -> list[str]:
+    """Every experiment at every scale that it names."""
+    return [
+        f"{path.name}:{scale}"
+        for path in sorted((ROOT / "experiments").glob("*.py"))
+        for scale in runpy.run_path(str(path))["SCALES"]
+    ]
+
+
+@pytest.mark.parametrize("experiment", _experiments())
+def test_the_dry_run_shows_every_stage_of_every_experiment(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = [f"--config={ROOT / 'experiments' / experiment}", "--dry_run"]
+    assert main_module.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for stage in main_module.parse(arguments).config.stages:
+        assert re.search(rf"^│ {stage} +│", printed, re.MULTILINE), stage
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 200])
