@@ -34,9 +34,10 @@ class Artefact(NamedTuple):
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """What is known of the finished stage; None while it is not finished."""
+        """What is known of the finished stage, None while it is not finished; raises InputError as
+        `read_json`."""
         path = self.directory / "manifest.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def is_finished(self) -> bool:
         return self.manifest is not None
@@ -67,10 +68,7 @@ def manifest(directory: Path) -> dict[str, Any] | None:
     path = directory / "manifest.json"
     if not path.exists():
         return None
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); copy it again, or remove it") from None
+    found = read_json(path)
     if not isinstance(found, dict):
         return None
     kinds = {"stage": str, "digest": str, "science": dict, "inputs": dict}
@@ -128,7 +126,7 @@ def differences(artefact: Artefact) -> tuple[Path, list[str]] | None:
     if not others:
         return None
     newest = max(others, key=storage.modified)
-    before = json.loads(newest.read_text())
+    before = read_json(newest)
     changed = _changes(before["science"], artefact.science)
     changed += [
         f"its input {name} was made anew"
@@ -152,6 +150,14 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         else:
             found.append(f"{key} changed from {old!r} to {new!r}")
     return found
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a file of a run holds; raises InputError where it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); copy it again, or remove it") from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,5 +1,6 @@
 """What makes a configuration impossible to run, found before anything is computed."""
 
+import itertools
 import math
 
 from mobilebert_jax.config import (
@@ -14,6 +15,9 @@ from mobilebert_jax.config import (
     nearest,
 )
 from mobilebert_jax.model import sizes
+
+SEEDS = 1 << 32
+"""How many there are: the key of a larger one is that of a smaller one."""
 
 
 def problems(config: Config) -> list[str]:
@@ -69,9 +73,15 @@ def _range_problems(config: Config) -> list[str]:
             "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
             "precision=bfloat16 computes all of a block in bfloat16 already"
         )
+    if not 0 <= config.seed < SEEDS:
+        found.append(_seed_problem("seed", config.seed))
     if not config.name or "/" in config.name or config.name.startswith("."):
         found.append(f"name={config.name!r} must be a plain folder name")
     return found
+
+
+def _seed_problem(key: str, seed: int) -> str:
+    return f"{key} holds {seed}; seeds are from 0 to {SEEDS - 1}, which random keys can tell apart"
 
 
 def _data_problems(config: Config) -> list[str]:
@@ -155,6 +165,9 @@ def _finetune_problems(config: Config) -> list[str]:
     settings, search, span = config.finetune, config.finetune.search, config.finetune.span
     found = _name_problems("finetune.tasks", settings.tasks, TASKS)
     found += _name_problems("finetune.networks", settings.networks, NETWORKS)
+    found += [
+        _seed_problem("finetune.search.seeds", seed) for seed in search.seeds if seed >= SEEDS
+    ]
     for key, lowest in (("batch_sizes", 1), ("rates", 0), ("epochs", 1), ("seeds", 0)):
         values = getattr(search, key)
         usable = all(math.isfinite(value) and value >= lowest for value in values)
@@ -252,6 +265,14 @@ def _file_problems(config: Config) -> list[str]:
                 f"the task {task!r} needs finetune.files.train and finetune.files.dev, the files "
                 "to learn from and to choose settings by"
             )
+    if "classify" in settings.tasks:
+        columns = {"text": files.text, "second_text": files.second_text, "label": files.label}
+        for one, other in itertools.combinations(columns, 2):
+            if columns[one] == columns[other]:
+                found.append(
+                    f"finetune.files.{one} and finetune.files.{other} both name the column "
+                    f"{columns[one]!r}"
+                )
     if bool(files.train) != bool(files.dev):
         found.append("finetune.files.train and finetune.files.dev must be given together")
     return found

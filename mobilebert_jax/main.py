@@ -19,6 +19,7 @@ import rich.console
 from absl import flags
 from ml_collections import config_flags
 
+from mobilebert_jax import storage
 from mobilebert_jax.config import Config, InputError, flatten, nearest
 from mobilebert_jax.config_dict import from_config_dict
 from mobilebert_jax.partition.cluster import Cluster, check
@@ -215,7 +216,7 @@ def _keep_programs(runs_dir: str) -> None:
     import jax
 
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", f"{runs_dir}/compiled")
+        jax.config.update("jax_compilation_cache_dir", str(storage.path(runs_dir) / "compiled"))
 
 
 def _storage_gave_out(error: OSError) -> bool:

@@ -25,7 +25,7 @@ from mobilebert_jax.run import checkpoint
 from mobilebert_jax.run import state as state_lib
 from mobilebert_jax.run.checkpoint import Damaged
 from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import pretrained
+from mobilebert_jax.tasks import finished, pretrained
 
 KINDS: dict[str, Kind] = {
     "classes": "sequence_classification",
@@ -118,7 +118,7 @@ def find(path: str | Path) -> Path:
 def _is_stage(folder: Path) -> bool:
     stages = pretrained.MODEL_SETTINGS
     found = any(artefacts.existing(stage, folder) is not None for stage in stages)
-    return found or pretrained.existing_trial(folder) is not None
+    return found or finished.existing(folder) is not None
 
 
 def _of_stage(folder: Path, layout: Layout | None) -> Model | None:
@@ -129,11 +129,11 @@ def _of_stage(folder: Path, layout: Layout | None) -> Model | None:
             opened = pretrained.open_stage(artefact)
             params = _restored(Network(opened.model), folder, layout)
             return Model(opened.model, "pretraining", params, (), opened.tokenizer)
-    trial = pretrained.existing_trial(folder)
+    trial = finished.existing(folder)
     if trial is None:
         return None
     labels = ("start", "end") if trial.kind == "span" else trial.labels
-    params = _restored(trial.network, folder, layout)
+    params = trial.scale.folded(_restored(trial.network, folder, layout))
     return Model(trial.model, KINDS[trial.kind], params, labels, trial.tokenizer)
 
 

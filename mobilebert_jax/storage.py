@@ -29,9 +29,12 @@ def is_remote(path: Path | str) -> bool:
 
 
 def path(text: Path | str) -> Path:
-    """Returns the path that `text` names; raises InputError where a package for it is missing."""
+    """Returns the path that `text` names; raises InputError where a package for it is missing.
+
+    A `~` at its beginning is the home folder: shells leave that of `--key=~/x` as it is.
+    """
     if not is_remote(text):
-        return Path(text)
+        return Path(os.path.expanduser(text))
     _filesystem()
     from etils import epath  # takes a third of a second, which only who has a bucket waits for
 
@@ -245,7 +248,7 @@ def open_bytes(path: str) -> IO[bytes]:
     """Opens a file to be read from any place on."""
     if is_remote(path):
         return io.BufferedReader(_filesystem().open(path, "rb"), 1 << 20)
-    return open(path, "rb")
+    return open(os.path.expanduser(path), "rb")
 
 
 def _filesystem() -> Any:

@@ -177,6 +177,8 @@ def test_manifests_of_others_are_none_and_damaged_ones_are_named(tmp_path: Path)
     for damaged in (b"{", b"\xff", b"[" * 100_000):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
+            artefacts.Artefact("distill", tmp_path, "a", {}, {}).is_finished()
+        with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
             artefacts.existing("distill", tmp_path)
 
 

@@ -35,6 +35,14 @@ def test_a_path_on_a_disk_is_an_ordinary_one(tmp_path: Path) -> None:
     assert not storage.is_remote(tmp_path) and not storage.is_remote("gs/text.txt")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_text("text")
+    assert storage.path("~/runs") == tmp_path / "runs"
+    with storage.open_bytes("~/file") as file:
+        assert file.read() == b"text"
+
+
 def test_without_the_package_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"gcsfs.*pip install -c requirements.txt 'etils\[epath-"):

@@ -4,14 +4,13 @@ Shapes: N rows, T positions.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobilebert_jax import storage
+from mobilebert_jax import artefacts, storage
 from mobilebert_jax.artefacts import Artefact
 from mobilebert_jax.config import FOLDER_FORMATS, Config, InputError
 from mobilebert_jax.data import records
@@ -20,7 +19,7 @@ from mobilebert_jax.interop.model import Model
 from mobilebert_jax.opening import find, open_model
 from mobilebert_jax.run.results import FINETUNED, held_out_feed
 from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import loading, pretrained
+from mobilebert_jax.tasks import finished, loading
 from mobilebert_jax.tasks.finished import Finished
 from mobilebert_jax.tasks.loaded import LoadedTask
 from mobilebert_jax.tasks.rows import Rows
@@ -71,7 +70,7 @@ def found(config: Config, layout: Layout, made: Mapping[str, Artefact]) -> list[
 
 def _chosen_trials(folder: Path) -> dict[str, Path]:
     """Returns by task the folder of the trial that a finished sweep reports of the student."""
-    finetuned = json.loads((folder / FINETUNED).read_text())
+    finetuned = artefacts.read_json(folder / FINETUNED)
     return {
         task["task"]: folder.parent / found["folder"]
         for task in finetuned["tasks"]
@@ -84,7 +83,7 @@ def _subject(
     config: Config, layout: Layout, name: str, folder: Path, prepared: Artefact | None
 ) -> Subject:
     model = open_model(str(folder), layout)
-    trial = pretrained.existing_trial(folder)
+    trial = finished.existing(folder)
     if trial is not None:
         task = _task(config, trial)
         calibration = None

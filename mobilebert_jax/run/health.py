@@ -36,7 +36,7 @@ class SkippedSteps:
             lines = storage.Lines(self._path)
             lines.append(json.dumps({name: str(value) for name, value in row.items()}) + "\n")
             lines.keep()
-        steps = self._nonfinite() | ({int(row["step"])} if row["nonfinite"] else set())
+        steps = self.nonfinite() | ({int(row["step"])} if row["nonfinite"] else set())
         if len(steps) >= self._limit:
             raise NonFinite(
                 f"{len(steps)} steps had a loss or gradient that is not finite and were not "
@@ -45,7 +45,8 @@ class SkippedSteps:
                 "tolerated with execution.max_nonfinite"
             )
 
-    def _nonfinite(self) -> set[int]:
+    def nonfinite(self) -> set[int]:
+        """Returns which steps were not finite."""
         rows = self._rows()
         return {int(float(row["step"])) for row in rows if float(row["nonfinite"])}
 

@@ -1,6 +1,5 @@
 """The outcome of an experiment: figures of all networks on held-out documents, and their report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,11 +151,11 @@ def publish(
     """
     measured: dict[str, Any] = {}
     if "evaluate" in made:
-        measured = json.loads((made["evaluate"].directory / "results.json").read_text())
+        measured = artefacts.read_json(made["evaluate"].directory / "results.json")
     if "finetune" in made:
-        measured["finetune"] = json.loads((made["finetune"].directory / FINETUNED).read_text())
+        measured["finetune"] = artefacts.read_json(made["finetune"].directory / FINETUNED)
     if "export" in made:
-        measured["export"] = json.loads((made["export"].directory / EXPORTED).read_text())
+        measured["export"] = artefacts.read_json(made["export"].directory / EXPORTED)
     if not measured:
         return
     measured |= circumstances(config, made)

@@ -197,12 +197,14 @@ def _stages_table(results: Results) -> Table:
     for name in ("steps", "time", "tokens", "tokens/s"):
         table.add_column(name, justify="right")
     for stage in results["stages"]:
+        # The steps of fine-tuning are those of its trials, which are stages of their own.
+        trains = stage["steps"] > 0
         table.add_row(
             stage["name"],
-            f"{stage['steps']:,}",
+            f"{stage['steps']:,}" if trains else "",
             duration(stage["seconds"]),
-            compact(stage["tokens"]),
-            compact(stage["tokens_per_s"]),
+            compact(stage["tokens"]) if trains else "",
+            compact(stage["tokens_per_s"]) if trains else "",
         )
     return table
 

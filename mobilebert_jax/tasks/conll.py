@@ -1,5 +1,6 @@
 """Token classification in CoNLL's format: a word a line, its tag last, blank lines between."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,6 +40,10 @@ def read(files: Files) -> TaskData[Tagged]:
     labels = tuple(sorted(tags, key=lambda tag: (tag != OUTSIDE, tag)))
     indices = {label: index for index, label in enumerate(labels)}
     dev = list(_sentences(files.dev, words_alone=False))
+    notes: Counter[str] = Counter()
+    lines.note_shared(
+        (found.words for found in train), (found.words for found in dev), files.dev, notes
+    )
     test = {}
     if files.test:
         found = _sentences(files.test, words_alone=True)
@@ -48,7 +53,7 @@ def read(files: Files) -> TaskData[Tagged]:
         [_tagged(sentence, indices) for sentence in train],
         {"dev": [_tagged(sentence, indices) for sentence in dev]},
         test,
-        {},
+        dict(notes),
     )
 
 

@@ -1,16 +1,17 @@
 """A finished trial, opened from its folder alone."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilebert_jax import config
+from mobilebert_jax import artefacts, config, storage
+from mobilebert_jax.config import InputError
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.objective.finetune import Kind
 from mobilebert_jax.tasks.loaded import READS, outputs_of
+from mobilebert_jax.tasks.number_scale import UNCHANGED, Scale
 
 
 class Finished(NamedTuple):
@@ -24,6 +25,8 @@ class Finished(NamedTuple):
     model: ModelConfig
     kind: Kind
     labels: tuple[str, ...]
+    scale: Scale
+    """Of the numbers that its checkpoint says."""
     length: int
     quantized: bool
     figures: dict[str, float]
@@ -38,12 +41,16 @@ class Finished(NamedTuple):
 
 
 def existing(folder: Path) -> Finished | None:
-    """Returns the finished trial in `folder`; None where there is none."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text()) if path.exists() else {}
+    """Returns the finished trial in `folder`; None where there is none.
+
+    Raises InputError for one that its sweep does not report, whose parameters were not kept.
+    """
+    manifest = artefacts.manifest(folder) or {}
     science = manifest.get("science", {})
     if not {"task", "model", "network"} <= set(science):
         return None
+    if not storage.names(folder / "checkpoints"):
+        raise InputError(f"{folder}: {_without_parameters(folder, manifest['stage'])}")
     return Finished(
         folder,
         manifest["digest"],
@@ -52,8 +59,19 @@ def existing(folder: Path) -> Finished | None:
         ModelConfig(**science["model"]),
         manifest["kind"],
         tuple(manifest["labels"]),
+        Scale(*science.get("scale", UNCHANGED)),
         science["length"],
         science.get("quantized", False),
         manifest["figures"],
         tokenizers.load(folder / "tokenizer", config.Tokenizer()),
     )
+
+
+def _without_parameters(folder: Path, stage: str) -> str:
+    kept = [
+        other.name
+        for other in sorted(folder.parent.glob(f"{stage}-*"))
+        if storage.names(other / "checkpoints")
+    ]
+    there = f"; still there are those of {', '.join(kept)}" if kept else ""
+    return f"its parameters are gone, a sweep keeps those of the trials that it reports{there}"

@@ -91,7 +91,11 @@ def _read(task: GlueTask, path: str, kind: Kind, notes: Counter[str]) -> list[Ex
 def _rows(task: GlueTask, path: str, kind: Kind, notes: Counter[str]) -> Iterator[_Row]:
     numbered = lines.numbered(path)
     header: Sequence[str] = task.header if kind != "test" else ()
-    header = header or next(numbered, (1, ""))[1].split("\t")
+    if not header:
+        first = next(numbered, None)
+        if first is None:
+            raise InputError(f"{path} is empty")
+        header = first[1].split("\t")
     columns = [task.first] if task.second is None else [task.first, task.second]
     texts_at = [lines.position(column, header, f"{path}:1") for column in columns]
     label_at = None if kind == "test" else lines.position(task.label, header, f"{path}:1")

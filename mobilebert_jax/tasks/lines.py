@@ -5,7 +5,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mobilebert_jax import storage
 from mobilebert_jax.config import InputError, nearest
@@ -86,6 +86,8 @@ def class_index(label: str, indices: dict[str, int], where: str) -> int:
 def score(text: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Returns the number that `text` is; raises InputError for another text or range."""
     try:
+        if "_" in text:  # Python reads 1_5 as 15
+            raise ValueError(text)
         value = float(text)
     except ValueError as error:
         raise InputError(f"{where}: the label {text!r} is not a number") from error
@@ -106,6 +108,16 @@ def check_label(label: str, where: str) -> None:
                 f"{where}: the label {label!r} holds {character!r}; a label may hold neither tabs "
                 "nor line ends nor halves of surrogate pairs"
             )
+
+
+def note_shared(
+    train: Iterable[Sequence[str]], dev: Iterable[Sequence[str]], path: str, notes: Counter[str]
+) -> None:
+    """Counts the rows of the dev file at `path` that are among the training rows: their figures
+    say nothing of texts that are new."""
+    learnt = set(map(tuple, train))
+    if found := sum(tuple(texts) in learnt for texts in dev):
+        notes[f"{os.path.basename(path)}: rows that are among the training rows too"] = found
 
 
 def keeps(

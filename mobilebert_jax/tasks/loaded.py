@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax.objective.finetune import Kind
+from mobilebert_jax.tasks.number_scale import UNCHANGED, Scale
 from mobilebert_jax.tasks.rows import Rows
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -57,6 +58,10 @@ class LoadedTask:
     """Writes what is predicted of the dev and of the test splits into a folder."""
     notes: Mapping[str, int]
     """Oddities of the files, and texts that were cut, by name."""
+    score_test: Callable[[Outputs], dict[str, float]] = lambda outputs: {}
+    """The same of the test splits whose rows have labels; these figures choose nothing."""
+    scale: Scale = UNCHANGED
+    """Of the numbers that the rows hold as targets."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What figures and prediction files depend on beside the rows: settings of this kind of task,
     and digests of ids, words and answers, of which rows hold only the tokens."""

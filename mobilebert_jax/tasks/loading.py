@@ -14,6 +14,7 @@ from mobilebert_jax.tasks import (
     conll,
     glue_files,
     lines,
+    number_scale,
     packages,
     sentence_task,
     squad_files,
@@ -52,7 +53,10 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     else:
         data, title = tables.read(settings.files), _file_title(settings)
     figures = CLASS_FIGURES if data.labels else NUMBER_FIGURES
-    return sentence_task.load(name, title, data, tokenizer, settings.length, figures)
+    scale = number_scale.UNCHANGED
+    if not data.labels:
+        scale = number_scale.of([example.label or 0.0 for example in data.train])
+    return sentence_task.load(name, title, data, tokenizer, settings.length, figures, scale=scale)
 
 
 def _file_title(settings: Finetune) -> str:

@@ -34,6 +34,10 @@ MODEL_SETTINGS = {
 """Training stages, and where their settings describe the network."""
 
 
+PADDED_TO = 128
+"""The largest number of which a vocabulary is commonly made a multiple by vectors without use."""
+
+
 class Pretrained(NamedTuple):
     """A network's settings, tokenizer and place, before the parameters of ours are read."""
 
@@ -46,8 +50,8 @@ class Pretrained(NamedTuple):
     """Share of documents kept from its training; None where that is not known."""
     imported: Params | None = None
     """Parameters of a network from elsewhere."""
-    made_as: Network | None = None
-    """How a trial's network, which is fine-tuned further, was computed."""
+    made_as: Finished | None = None
+    """The trial of which it is, where it is to be fine-tuned further."""
     kind: Kind | None = None
     """Of the task that it was fine-tuned on, if any."""
     labels: tuple[str, ...] = ()
@@ -59,9 +63,10 @@ class Pretrained(NamedTuple):
         parts are wanted, of which an imported network must have embeddings, blocks and pooler.
         """
         if self.imported is None:
-            own = self.made_as or Network(self.model)
+            own = self.made_as.network if self.made_as else Network(self.model)
             abstract = state_lib.abstract_params(own, layout)
-            return checkpoint.load_params(self.directory / "checkpoints", abstract)
+            params = checkpoint.load_params(self.directory / "checkpoints", abstract)
+            return self.made_as.scale.folded(params) if self.made_as else params
         abstract = state_lib.abstract_params(network, layout)
         return {
             part: _placed(self.imported[part], wanted)
@@ -91,11 +96,11 @@ def find(setting: str, folder: str) -> Pretrained:
         artefact = artefacts.existing(stage, directory)
         if artefact is not None:
             return open_stage(artefact)
-    trial = existing_trial(directory)
+    trial = finished.existing(directory)
     if trial is not None:
         return Pretrained(
             directory, trial.digest, trial.model, trial.tokenizer, None,
-            made_as=trial.network, kind=trial.kind, labels=trial.labels,
+            made_as=trial, kind=trial.kind, labels=trial.labels,
         )  # fmt: skip
     if not storage.is_remote(directory) and reading.is_there(directory):
         return _imported(setting, directory)
@@ -104,12 +109,6 @@ def find(setting: str, folder: str) -> Pretrained:
         f"({', '.join(MODEL_SETTINGS)}); it should be one like runs/<name>/distill-<digest> that "
         f"holds a manifest.json, {reading.FORMATS}"
     )
-
-
-def existing_trial(directory: Path) -> Finished | None:
-    """Returns the finished trial in `directory`; None where there is none, or the manifest of
-    another program."""
-    return finished.existing(directory) if artefacts.manifest(directory) else None
 
 
 def open_stage(artefact: Artefact) -> Pretrained:
@@ -137,6 +136,13 @@ def _imported(setting: str, directory: Path) -> Pretrained:
             "was trained with beside its weights"
         )
     _check_vocabulary(directory, found.config, found.tokenizer)
+    spare = found.config.vocab_size - found.tokenizer.size
+    if spare >= PADDED_TO:
+        raise InputError(
+            f"{directory}: the network has vectors for {found.config.vocab_size} pieces, the "
+            f"tokenizer beside it {found.tokenizer.size} pieces, far more than padding leaves "
+            "unused; put the vocab.txt that the network was trained with beside its weights"
+        )
     # The same parameters under other names of classes are another network to whoever uses it.
     described = (found.config, found.kind, found.labels, found.tokenizer.digest)
     digest = hashlib.sha256(repr(described).encode())

@@ -10,6 +10,7 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.tasks import metrics, submission
 from mobilebert_jax.tasks.examples import Example, TaskData
 from mobilebert_jax.tasks.loaded import LoadedTask, Outputs, digest_of
+from mobilebert_jax.tasks.number_scale import UNCHANGED, Scale
 from mobilebert_jax.tasks.rows import Rows, of_sentences
 
 
@@ -22,19 +23,24 @@ def load(
     figures: Sequence[str],
     files: Mapping[str, str] | None = None,
     score_range: tuple[float, float] | None = None,
+    scale: Scale = UNCHANGED,
 ) -> LoadedTask:
     """Returns the task made of `data`, whose dev splits are scored by the metrics `figures`.
 
     `files` names the file of each test split's predictions, `<split>.tsv` by default; numbers in
     them are kept within `score_range`. Where a dev split has a name of its own a figure is called
-    after both, such as `matched accuracy`.
+    after both, such as `matched accuracy`. Numbers are learnt in the unit of `scale`.
     """
     number = not data.labels
     cut = 0
 
     def made(examples: Sequence[Example]) -> Rows:
         nonlocal cut
-        rows, shortened = of_sentences(examples, tokenizer, length, number=number)
+        learnt = [
+            found if found.label is None else found._replace(label=scale.learnt(found.label))
+            for found in examples
+        ]
+        rows, shortened = of_sentences(learnt, tokenizer, length, number=number)
         cut += shortened
         return rows
 
@@ -51,15 +57,23 @@ def load(
     def called(split: str, figure: str) -> str:
         return figure if split == "dev" else f"{split} {figure}"
 
+    def scored(examples: Sequence[Example], outputs: NDArray[np.float32]) -> dict[str, float]:
+        labels = [example.label or 0.0 for example in examples]
+        return metrics.score(figures, labels, predicted(outputs, number))
+
     def score(outputs: Outputs) -> dict[str, float]:
         return {
             called(split, figure): value
             for split in dev
-            for figure, value in metrics.score(
-                figures,
-                [example.label or 0.0 for example in data.dev[split]],
-                predicted(outputs[split], number),
-            ).items()
+            for figure, value in scored(data.dev[split], outputs[split]).items()
+        }
+
+    def score_test(outputs: Outputs) -> dict[str, float]:
+        return {
+            called(split, figure): value
+            for split, rows in test.items()
+            if "labels" in rows.targets
+            for figure, value in scored(data.test[split], outputs[split]).items()
         }
 
     def write(folder: Path, dev_outputs: Outputs, test_outputs: Outputs) -> None:
@@ -90,9 +104,15 @@ def load(
         test=test,
         main=tuple(called(split, figure) for split in dev for figure in figures),
         score=score,
+        score_test=score_test,
+        scale=scale,
         write=write,
         notes={**data.notes, f"texts cut at {length} tokens": cut},
-        settings={"metrics": list(figures), "ids": digest_of(ids)},
+        settings={
+            "metrics": list(figures),
+            "ids": digest_of(ids),
+            **({} if scale == UNCHANGED else {"scale": list(scale)}),
+        },
     )
 
 

@@ -74,7 +74,12 @@ def run(
             for role, network in networks.items()
         ]
         found = [sweep.run(subject) for subject in subjects]
-        results["tasks"].append({**_about(subjects[0].task), "networks": found})
+        about = _about(subjects[0].task)
+        for result in found:
+            if result["skipped_steps"]:
+                what = f"steps of the {result['network']} that were not finite and left out"
+                about["notes"][what] = result["skipped_steps"]
+        results["tasks"].append({**about, "networks": found})
     models = {role: network.model for role, network in networks.items()}
     results["averages"] = sweep.averages(results["tasks"], models)
     if processes.is_first():

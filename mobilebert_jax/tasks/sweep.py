@@ -6,9 +6,9 @@ those of the others are removed as soon as they are out of the race, or a sweep 
 """
 
 import itertools
-import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,18 @@ def run(subject: Subject) -> dict[str, Any]:
     began = time.monotonic()
     search = subject.config.finetune.search
     outcomes: list[Outcome] = []
+    skipped: Counter[Point] = Counter()
     for point in points(search):
         for seed in search.seeds:
             manifest = trials.run(subject, point, seed)
             outcomes.append(Outcome(point, seed, manifest["figures"], manifest["digest"]))
+            skipped[point] += manifest.get("skipped_steps", 0)
             _tell(subject, outcomes[-1])
         choice = choose(outcomes, subject.task.main)
         if processes.is_first():
             _clear(subject, outcomes, choice)
-    return _report(subject, outcomes, _with_checkpoint(subject, choice), began)
+    report = _report(subject, outcomes, _with_checkpoint(subject, choice), began)
+    return {**report, "skipped_steps": skipped[choice.point]}
 
 
 def _tell(subject: Subject, outcome: Outcome) -> None:
@@ -82,7 +85,7 @@ def _clear(subject: Subject, outcomes: Sequence[Outcome], choice: Choice) -> Non
 
 def _reported(runs: Path) -> set[Path]:
     """The folders of the trials that finished sweeps of this run report."""
-    found = [json.loads(path.read_text()) for path in runs.glob(f"finetune-*/{FINETUNED}")]
+    found = [artefacts.read_json(path) for path in runs.glob(f"finetune-*/{FINETUNED}")]
     return {
         runs / network["folder"]
         for results in found

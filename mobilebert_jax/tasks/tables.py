@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -50,15 +51,24 @@ def read(files: Files) -> TaskData[Example]:
     dev = list(_kept(_rows(files, files.dev), files.dev, notes))
     if not dev:
         raise InputError(f"{files.dev} holds no rows")
+    lines.note_shared((row.texts for row in train), (row.texts for row in dev), files.dev, notes)
     test = {}
     if files.test:
         rows = list(_kept(_rows(files, files.test, labelled=False), files.test, notes))
         if not rows:
             raise InputError(f"{files.test} holds no rows")
         test["test"] = _examples(rows, labels)
-    return TaskData(
-        labels, _examples(train, labels), {"dev": _examples(dev, labels)}, test, dict(notes)
-    )
+    learnt, chosen_by = _examples(train, labels), _examples(dev, labels)
+    if files.kind == "number":
+        _check_numbers(files.train, learnt, "nothing can be learnt of them")
+        _check_numbers(files.dev, chosen_by, "no settings can be chosen by them")
+    return TaskData(labels, learnt, {"dev": chosen_by}, test, dict(notes))
+
+
+def _check_numbers(path: str, examples: Sequence[Example], why: str) -> None:
+    numbers = [example.label or 0.0 for example in examples]
+    if min(numbers) == max(numbers):
+        raise InputError(f"{path}: all rows have the number {numbers[0]:g}; {why}")
 
 
 def _kept(
@@ -170,7 +180,7 @@ def _json_rows(path: str, columns: Sequence[str], label: str, labelled: bool) ->
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where} is not JSON: {error.msg} at column {error.colno}; one whole object a line is "
@@ -180,6 +190,16 @@ def _object(line: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where} cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
         raise InputError(f"{where} holds a {type(record).__name__}, not a JSON object")
+    return record
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the object of `pairs`; raises ValueError for a name that occurs twice."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} occurs twice in an object")
     return record
 
 
@@ -207,9 +227,10 @@ def _text(record: dict[str, Any], name: str, where: str) -> str:
 def _json_label(value: Any, name: str, where: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
-    if isinstance(value, bool | int | float):
+    # Python writes what is missing as NaN, which is no JSON.
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)  # true and 1 as the file writes them, not as Python does
     raise InputError(
         f"{where}: the label (field {name!r}) is {json.dumps(value)[:40]}, which is neither a text "
-        "nor a number"
+        "nor a finite number"
     )

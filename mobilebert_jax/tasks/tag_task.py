@@ -32,17 +32,11 @@ def load(
     cut += sum(shortened for made in others.values() for _, shortened in made.values())
     dev, test = ({split: rows for split, (rows, _) in made.items()} for made in others.values())
 
-    def score(outputs: Outputs) -> dict[str, float]:
-        gold = [
-            [data.labels[tag] for tag in sentence.tags]
-            for split in dev
-            for sentence in data.dev[split]
-        ]
-        found = [
-            tags
-            for split, rows in dev.items()
-            for tags in tags_of(data.dev[split], rows, outputs[split], data.labels)
-        ]
+    def scored(
+        sentences: Sequence[Tagged], rows: Rows, outputs: NDArray[np.float32]
+    ) -> dict[str, float]:
+        gold = [[data.labels[tag] for tag in sentence.tags] for sentence in sentences]
+        found = tags_of(sentences, rows, outputs, data.labels)
         if of_entities:
             return metrics.entity_f1(gold, found)
         pairs = [
@@ -51,6 +45,17 @@ def load(
             for said, true in zip(tags, golds, strict=True)
         ]
         return {"accuracy": 100.0 * sum(pairs) / len(pairs)}
+
+    def score(outputs: Outputs) -> dict[str, float]:
+        return scored(data.dev["dev"], dev["dev"], outputs["dev"])
+
+    def score_test(outputs: Outputs) -> dict[str, float]:
+        return {
+            f"{split} {name}": value
+            for split, rows in test.items()
+            if all(sentence.tags for sentence in data.test[split])
+            for name, value in scored(data.test[split], rows, outputs[split]).items()
+        }
 
     def write(folder: Path, dev_outputs: Outputs, test_outputs: Outputs) -> None:
         for kind, outputs in (("dev", dev_outputs), ("test", test_outputs)):
@@ -81,6 +86,7 @@ def load(
         test=test,
         main=("f1",) if of_entities else ("accuracy",),
         score=score,
+        score_test=score_test,
         write=write,
         notes={**data.notes, f"sentences cut at {length} tokens": cut},
         settings={"words": digest_of(words)},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 
 from mobilebert_jax import artefacts, storage
@@ -24,6 +25,7 @@ from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.partition import processes, rules
 from mobilebert_jax.partition.processor import rounds_products
 from mobilebert_jax.run import state as state_lib
+from mobilebert_jax.run.health import SkippedSteps
 from mobilebert_jax.run.outcome import NonFinite
 from mobilebert_jax.run.state import Layout
 from mobilebert_jax.tasks.calibration import calibrated
@@ -117,6 +119,13 @@ def run(subject: Subject, point: Point, seed: int) -> dict[str, Any]:
 def _train_and_score(subject: Subject, trial: Artefact, point: Point, seed: int) -> dict[str, Any]:
     task, network = subject.task, subject.network
     training = _training(subject, point, seed)
+    predict = predictor(
+        network,
+        subject.layout,
+        batch_size=subject.config.evaluate.batch_size,
+        length=task.length,
+        pad=subject.pretrained.tokenizer.pad,
+    )
     try:
         state = train(
             training,
@@ -126,25 +135,26 @@ def _train_and_score(subject: Subject, trial: Artefact, point: Point, seed: int)
             subject.layout,
             subject.console,
         )
+        steps = SkippedSteps(trial.directory / "skipped.jsonl", limit=1)
+        skipped = processes.agree("skipped steps", lambda: len(steps.nonfinite()))
+        if 2 * skipped > training.steps:
+            raise NonFinite(f"{skipped} of {training.steps} steps were not finite and left out")
+        params = task.scale.folded(state.params)
+        dev = {split: predict(params, rows) for split, rows in task.dev.items()}
+        if not all(np.isfinite(outputs).all() for outputs in dev.values()):
+            raise NonFinite("what the network says of dev rows is not finite")
     except NonFinite as error:
         raise NonFinite(
             f"{training.name}, batch {point.batch_size}, rate {point.rate:g}, {point.epochs} "
             f"epochs: {error}\nTake this rate out of finetune.search.rates; finished trials stay"
         ) from error
-    predict = predictor(
-        network,
-        subject.layout,
-        batch_size=subject.config.evaluate.batch_size,
-        length=task.length,
-        pad=subject.pretrained.tokenizer.pad,
-    )
-    dev = {split: predict(state.params, rows) for split, rows in task.dev.items()}
-    test = {split: predict(state.params, rows) for split, rows in task.test.items()}
+    test = {split: predict(params, rows) for split, rows in task.test.items()}
     if processes.is_first():
         _keep(subject, trial.directory, dev, test)
     return {
-        "figures": task.score(dev),
+        "figures": {**task.score(dev), **task.score_test(test)},
         "steps": training.steps,
+        "skipped_steps": skipped,
         "labels": list(task.labels),
         "kind": task.kind,
         "params_sha256": state_lib.params_digest(state.params),
@@ -209,6 +219,8 @@ def _initial(subject: Subject, seed: int, feed: TrainingBatches) -> Params:
         kept = pretrained.params(layout, network)
         if (pretrained.kind, pretrained.labels) != (subject.task.kind, subject.task.labels):
             kept.pop("task", None)
+        else:
+            kept = subject.task.scale.unfolded(kept)
         params = _replaced(params, kept)
     if network.quantized != "no":
         count = -(-subject.config.finetune.calibration_rows // feed.batch_size)

@@ -176,7 +176,7 @@ def test_what_was_exported_is_fine_tuned_again_and_for_8_bits(runs: Path, tmp_pa
     layout = Layout(make_mesh(config_lib.Mesh(data=1), jax.devices()[:1]))
     kept = pretrained.find("finetune.pretrained", str(folder))
     assert kept.made_as is not None
-    ranges = kept.params(layout, kept.made_as)["blocks"]["input"]["input_range"]
+    ranges = kept.params(layout, kept.made_as.network)["blocks"]["input"]["input_range"]
     assert (ranges["lowest"] < 0).all() and (ranges["highest"] > 0).all()
     assert not np.isin(np.abs(ranges["highest"]), 6.0).any(), "calibrated"
 

@@ -135,6 +135,15 @@ def test_labels_and_kind_are_part_of_what_an_imported_network_is(saved: Path) ->
     assert len(digests) == 3
 
 
+def test_a_vocabulary_far_smaller_than_the_network_is_that_of_another(tmp_path: Path) -> None:
+    for spare in (100, 128):
+        config = dataclasses.replace(ALL["tiny"], vocab_size=len(exchanged.PIECES) + spare)
+        own_format.write(exchanged.make(config, "bare"), tmp_path / str(spare))
+    pretrained.find("export.model", str(tmp_path / "100"))
+    with pytest.raises(InputError, match=r"vectors for 155 pieces, the tokenizer .* 27 pieces"):
+        pretrained.find("export.model", str(tmp_path / "128"))
+
+
 def test_one_output_is_a_number_whatever_its_name(tmp_path: Path) -> None:
     model = exchanged.make(ALL["tiny"], "sequence_classification", ("toxicity",))
     own_format.write(model, tmp_path / "saved")

@@ -35,6 +35,11 @@ def test_columns_separated_by_spaces(tmp_path: Path, line_end: str) -> None:
     assert data.test == {}
 
 
+def test_dev_sentences_that_were_learnt_are_counted(tmp_path: Path) -> None:
+    data = _read(tmp_path, train=_TABS, dev=f"{_TABS}\nDüsseldorf\tO\n\nHamburg\tO\n")
+    assert data.notes == {"dev.conll: rows that are among the training rows too": 3}
+
+
 def test_columns_separated_by_tabs_keep_the_spaces_of_words(tmp_path: Path) -> None:
     data = _read(tmp_path, train=_TABS, dev=_TABS)
     assert data.labels == ("O", "B-LOC", "S-LOC")

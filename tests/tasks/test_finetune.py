@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import tensorflow_datasets as tfds
 
-from mobilebert_jax import stages
+from mobilebert_jax import opening, stages
 from mobilebert_jax.config import GLUE_TASKS, SQUAD_TASKS, Config, InputError
+from mobilebert_jax.run.outcome import NonFinite
 from mobilebert_jax.tasks import submission, trials
 from tests import miniature
 from tests.tasks import tiny_tasks
@@ -162,25 +163,77 @@ def test_a_network_learns_the_classes_of_own_files(sweep: Sweep, tmp_path: Path)
             finetune__search__epochs=(8,),
         )
     )
-    assert figures(outcome(tmp_path)) == {"classify": {"accuracy": 100.0}}
+    # A test file with labels is scored too, but chooses nothing.
+    wanted = {"accuracy": 100.0, "test accuracy": 100.0}
+    assert figures(outcome(tmp_path)) == {"classify": wanted}
+    (network,) = outcome(tmp_path)["tasks"][0]["networks"]
+    assert [figure["main"] for figure in network["figures"]] == [True, False]
     predictions = finetune_folder(tmp_path) / "predictions/student/classify-test.tsv"
     found = [line.split("\t")[1] for line in predictions.read_text().splitlines()[1:]]
     assert found == ["k", "m", "k", "m"]
     assert "48 train, 10 dev, 4 test" in said
 
 
-@pytest.mark.slow
-def test_numbers_and_tags_of_own_files_run_too(sweep: Sweep, tmp_path: Path) -> None:
-    rows = [(f"{word} dan", 2.0 * number - 7) for number, word in enumerate(tiny_tasks.WORDS)]
-    table = write_table(tmp_path / "numbers.tsv", rows)
+def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -> None:
+    years = {"kalo": 1990.0, "miren": 2000.0, "stavo": 2020.0}
+    table = write_table(
+        tmp_path / "years.tsv", [(f"{word} dan", years[word]) for word in years] * 16
+    )
     named = {"finetune__files__train": table, "finetune__files__dev": table}
-    run(sweep("classify", finetune__files__kind="number", **named))
-    assert set(figures(outcome(tmp_path))["classify"]) == {"pearson", "spearman"}
+    settings = {"finetune__files__kind": "number", "finetune__search__epochs": (12,), **named}
+    said = run(sweep("classify", **settings))
+    assert "48 years.tsv: rows that are among the training rows too" in said
+    found = outcome(tmp_path)
+    assert figures(found)["classify"]["pearson"] > 98.0
+    trial = tmp_path / "runs/tiny" / found["tasks"][0]["networks"][0]["folder"]
+    lines = (trial / "predictions/dev-dev.tsv").read_text().splitlines()[1:4]
+    predicted = [float(line.split("\t")[1]) for line in lines]
+    assert predicted == pytest.approx(list(years.values()), abs=5.0)
+    # So does whoever opens it, and training that goes on from it begins with what it knows.
+    model, params, tokenizer, _ = opening.load(trial)
+    ids = [tokenizer.cls, *tokenizer.encode(["kalo dan"])[0], tokenizer.sep]
+    shape = {"input_ids": [ids], "input_mask": [[1] * len(ids)], "segment_ids": [[0] * len(ids)]}
+    assert model(params, **shape)["logits"][0, 0] == pytest.approx(predicted[0], abs=0.1)
+    further = {"finetune__pretrained": str(trial), "name": "further"}
+    run(sweep("classify", **{**settings, **further, "finetune__search__rates": (1e-9,)}))
+    again = json.loads((tmp_path / "runs/further/results.json").read_text())["finetune"]
+    assert figures(again)["classify"] == pytest.approx(figures(found)["classify"], abs=1e-2)
+
+
+@pytest.mark.slow
+def test_tags_of_own_files_run_too(sweep: Sweep, tmp_path: Path) -> None:
     words = tmp_path / "words.conll"
     words.write_text("\n".join("kalo B-PER\nmiren I-PER\npel O\n" for _ in range(9)))
-    named = {"finetune__files__train": str(words), "finetune__files__dev": str(words)}
+    named = {f"finetune__files__{split}": str(words) for split in ("train", "dev", "test")}
     run(sweep("tag", finetune__search__epochs=(8,), **named))
-    assert figures(outcome(tmp_path))["tag"]["f1"] == 100.0
+    found = figures(outcome(tmp_path))["tag"]
+    assert found["f1"] == found["test f1"] == 100.0
+
+
+def test_settings_at_which_nothing_is_finite_are_named(sweep: Sweep) -> None:
+    diverging = {"finetune__search__rates": (1e30,)}
+    with pytest.raises(NonFinite, match=r"rate 1e\+30, 2 epochs: 3 of 4 steps were not finite"):
+        run(sweep("rte", finetune__search__epochs=(2,), **diverging))
+    with pytest.raises(NonFinite, match=r"rate 1e\+30, 1 epochs: what the network says of dev"):
+        run(sweep("rte", **diverging))
+
+
+def test_steps_that_were_left_out_are_reported(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        trials,
+        "_train_and_score",
+        lambda subject, trial, point, seed: {
+            **fake_trial(trial.directory, point.rate, seed),
+            "skipped_steps": seed,
+        },
+    )
+    seeds = {"finetune__search__rates": (1e-3, 1e-2), "finetune__search__seeds": (0, 1, 2)}
+    run(sweep("rte", **seeds))
+    notes = outcome(tmp_path)["tasks"][0]["notes"]
+    assert notes["steps of the student that were not finite and left out"] == 3
+    assert "not finite and left out" in (tmp_path / "runs/tiny/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -234,6 +287,9 @@ def test_the_median_seed_is_reported_and_keeps_its_checkpoint(
     kept = list((made / "trials").glob("*/checkpoints"))
     assert kept == [made / network["folder"] / "checkpoints"]
     # The rate that lost is now the only one: its checkpoints are gone, so a trial runs again.
+    lost = next(p for p in (made / "trials").iterdir() if p.name != Path(network["folder"]).name)
+    gone = refusal(sweep("rte", finetune__pretrained=str(lost)))
+    assert f"{lost}: its parameters are gone" in gone and Path(network["folder"]).name in gone
     run(sweep("rte", **{**points, "finetune__search__rates": (1e-3,)}))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
     assert (made / network["folder"] / "checkpoints").is_dir()

@@ -36,6 +36,15 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"search__rates": (-1e-5,)}, "rates=(-1e-05,) must hold at least one number, above 0"),
     ({"search__epochs": (0,)}, "epochs=(0,) must hold at least one number, of at least 1"),
     ({"search__seeds": (-1, 0)}, "seeds=(-1, 0) must hold at least one number, of at least 0"),
+    ({"search__seeds": (0, 1 << 32)}, "seeds holds 4294967296; seeds are from 0 to 4294967295"),
+    (
+        {"tasks": ("classify",), "files__text": "label", **LEARN},
+        "finetune.files.text and finetune.files.label both name the column 'label'",
+    ),
+    (
+        {"tasks": ("classify",), "files__second_text": "text", **LEARN},
+        "finetune.files.text and finetune.files.second_text both name the column 'text'",
+    ),
     ({"search__seeds": ()}, "seeds=() must hold at least one number, of at least 0"),
     ({"search__seeds": (1, 1)}, "finetune.search.seeds=(1, 1) names a value twice"),
     ({"search__rates": (1e-5, 1e-5)}, "finetune.search.rates=(1e-05, 1e-05) names a value twice"),

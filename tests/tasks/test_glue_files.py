@@ -297,7 +297,7 @@ def test_missing_files_and_columns(tmp_path: Path) -> None:
         _read(tmp_path, "sst-2", train="sentence\tlabels\nfine\t1\n")
     with pytest.raises(InputError, match=r"train\.tsv holds no training rows"):
         _read(tmp_path, "sst-2", train="sentence\tlabel\n")
-    with pytest.raises(InputError, match=r"train\.tsv:1: no column 'sentence'"):
+    with pytest.raises(InputError, match=r"train\.tsv is empty"):
         _read(tmp_path, "sst-2", train="")
 
 

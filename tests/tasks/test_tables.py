@@ -79,6 +79,31 @@ def test_pairs_and_numbers(tmp_path: Path) -> None:
         tables.read(Files(**paths, kind="number"))
 
 
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        ("2\n2\n", "1\n2\n", r"train\.csv: all rows have the number 2; nothing can be learnt"),
+        ("1\n2\n", "1.5\n", r"dev\.csv: all rows have the number 1\.5; no settings can be chosen"),
+        ("1_5\n2\n", "1\n2\n", r"train\.csv:2: the label '1_5' is not a number"),
+        ("nan\n2\n", "1\n2\n", r"train\.csv:2: the label 'nan' is not a finite number"),
+    ],
+)
+def test_numbers_of_which_nothing_can_be_learnt(
+    tmp_path: Path, train: str, dev: str, message: str
+) -> None:
+    contents = {
+        split: "label,text\n" + "".join(f"{number},x\n" for number in numbers.split())
+        for split, numbers in (("train", train), ("dev", dev))
+    }
+    with pytest.raises(InputError, match=message):
+        tables.read(Files(**_files(tmp_path, ".csv", **contents), kind="number"))
+
+
+def test_dev_rows_that_were_learnt_are_counted(tmp_path: Path) -> None:
+    data = _read(tmp_path, train=_CSV, dev="text,label\nno,joy\nnew,joy\nno,anger\n")
+    assert data.notes == {"dev.csv: rows that are among the training rows too": 2}
+
+
 def test_test_files_may_lack_labels(tmp_path: Path) -> None:
     data = _read(tmp_path, train=_CSV, dev=_CSV, test="text\nyes\nno\n")
     assert _plain(data.test["test"]) == [("0", "yes", None, None), ("1", "no", None, None)]
@@ -141,6 +166,8 @@ def test_a_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
         (".jsonl", '{"text": "a", "label": "x\\ty"}', r"jsonl:1: the label 'x\\ty' holds '\\t'"),
         (".jsonl", '{"text": "a", "label": "\\ud800"}', r"jsonl:1: the label .* surrogate pairs"),
         (".csv", "text,label\na,b\n".encode("utf-16"), r"csv:1 is not UTF-8: .*-f UTF-16 -t"),
+        (".jsonl", '{"text": "a", "label": NaN}', r"jsonl:1: the label .field 'label'. is NaN"),
+        (".jsonl", '{"text": "a", "text": "b"}', r"jsonl:1 .*: the field 'text' occurs twice"),
         (".txt", "a", r"train\.txt: files end with \.csv, \.tsv or \.jsonl"),
     ],
 )
@@ -152,8 +179,8 @@ def test_what_does_not_fit_is_refused_with_its_line(
 
 
 def test_empty_texts_of_dev_and_test_are_kept_and_counted(tmp_path: Path) -> None:
-    data = _read(tmp_path, train=_CSV, dev="text,label\n,joy\nno,joy\n", test='text\n""\n')
-    assert _plain(data.dev["dev"]) == [("0", "", None, 1), ("1", "no", None, 1)]
+    data = _read(tmp_path, train=_CSV, dev="text,label\n,joy\nso,joy\n", test='text\n""\n')
+    assert _plain(data.dev["dev"]) == [("0", "", None, 1), ("1", "so", None, 1)]
     assert _plain(data.test["test"]) == [("0", "", None, None)]
     assert data.notes == {
         "dev.csv: rows with an empty text, kept": 1,
