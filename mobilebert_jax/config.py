@@ -22,6 +22,7 @@ STAGES = (
     "teacher",
     "transfer",
     "distill",
+    "control",
     "twin",
     "evaluate",
     "finetune",
@@ -45,7 +46,7 @@ SQUAD_TASKS = ("squad_v1.1", "squad_v2.0")
 FILE_TASKS = ("classify", "tag")
 """Tasks on the user's own files."""
 TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "packages")
-NETWORKS = ("student", "teacher", "twin", "untrained")
+NETWORKS = ("student", "teacher", "control", "twin", "untrained")
 """What can be fine-tuned."""
 
 
@@ -234,8 +235,8 @@ class Finetune:
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
     files: Files = Files()
     networks: tuple[str, ...] = ("student",)
-    """What is fine-tuned: `student`, `teacher`, `twin`, or `untrained`, the student's network with
-    random parameters."""
+    """What is fine-tuned: `student`, `teacher`, `control`, `twin`, or `untrained`, the student's
+    network with random parameters."""
     pretrained: str = ""
     """What to use as the student: the folder of a finished training stage or trial, of any run, or
     a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
@@ -350,7 +351,7 @@ class Execution:
 
     def unroll_of(self, stage: str) -> int:
         """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
-        return self.student_unroll if stage in ("transfer", "distill", "twin") else 1
+        return self.student_unroll if stage in ("transfer", "distill", "control", "twin") else 1
 
 
 @dataclasses.dataclass(frozen=True)

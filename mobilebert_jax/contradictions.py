@@ -121,7 +121,7 @@ def batch_sizes(config: Config) -> list[tuple[str, int]]:
         "transfer": config.transfer.batch_size,
         "distill": config.distill.batch_size,
     }
-    trains = {*sizes_of, "twin"} & set(config.stages)
+    trains = {*sizes_of, "control", "twin"} & set(config.stages)
     return list(sizes_of.items()) if trains else []
 
 
@@ -144,9 +144,10 @@ def _pairing_problems(config: Config) -> list[str]:
                 f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
                 + way_out.get(name, "")
             )
-    if "twin" in config.stages and config.transfer.batch_size != config.distill.batch_size:
+    at_once = [stage for stage in ("control", "twin") if stage in config.stages]
+    if at_once and config.transfer.batch_size != config.distill.batch_size:
         found.append(
-            "the stage 'twin' reads the student's data in one go, so that "
+            f"the stage '{at_once[0]}' reads the student's data in one go, so that "
             f"transfer.batch_size={config.transfer.batch_size} and "
             f"distill.batch_size={config.distill.batch_size} must be equal"
         )
@@ -165,6 +166,11 @@ def _finetune_problems(config: Config) -> list[str]:
     settings, search, span = config.finetune, config.finetune.search, config.finetune.span
     found = _name_problems("finetune.tasks", settings.tasks, TASKS)
     found += _name_problems("finetune.networks", settings.networks, NETWORKS)
+    if "control" in settings.networks and config.transfer.strategy == "none":
+        found.append(
+            "finetune.networks names control, which with transfer.strategy=none is the student "
+            "itself; leave it out, or choose another strategy"
+        )
     found += [
         _seed_problem("finetune.search.seeds", seed) for seed in search.seeds if seed >= SEEDS
     ]

@@ -3,9 +3,10 @@
     teacher    masked-LM and next-sentence pretraining of IB-BERT
     transfer   the student's blocks learn the teacher's features and attention, layer by layer
     distill    the whole student learns words from the text and from the teacher
+    control    the same start, data, steps and distillation without layer-wise transfer
     twin       the student's network on the student's data without any teacher, for comparison
 
-Student and twin read the same stream: distillation goes on where transfer stopped.
+Student, control and twin read the same stream: distillation goes on where transfer stopped.
 """
 
 import dataclasses
@@ -185,6 +186,22 @@ def distill_training(
         feed=setting.feed(settings.batch_size, STUDENT_STREAM),
         feed_offset=offset,
     )
+
+
+def control_training(setting: Setting, teacher_params: Params) -> Training:
+    """The student's start, data, number of steps and distillation, without layer-wise transfer.
+
+    What the student is ahead of it is what layer-wise transfer gained.
+    """
+    config = setting.config
+    without = dataclasses.replace(
+        config,
+        transfer=dataclasses.replace(config.transfer, strategy="none"),
+        distill=dataclasses.replace(config.distill, steps=student_steps(config)),
+    )
+    training = distill_training(dataclasses.replace(setting, config=without), teacher_params, None)
+    phases = tuple(phase._replace(label="control") for phase in training.phases)
+    return training._replace(name="control", phases=phases)
 
 
 def twin_training(setting: Setting) -> Training:

@@ -10,7 +10,7 @@ from mobilebert_jax.config import Config
 from mobilebert_jax.model import sizes
 from mobilebert_jax.science import student_steps, transfer_steps
 
-TRAINING_STAGES = ("teacher", "transfer", "distill", "twin")
+TRAINING_STAGES = ("teacher", "transfer", "distill", "control", "twin")
 
 
 def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
@@ -27,6 +27,8 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
     elif stage == "distill":
         watched = config.distill.asks_teacher or config.transfer.strategy == "auxiliary"
         sequence = 3 * student + (teacher if watched else 0)
+    elif stage == "control":
+        sequence = 3 * student + (teacher if config.distill.asks_teacher else 0)
     elif stage == "twin":
         sequence = 3 * student
     elif stage == "transfer":
@@ -66,15 +68,17 @@ def steps(config: Config, stage: str) -> int:
         "teacher": config.teacher.steps,
         "transfer": 0 if auxiliary else transfer_steps(config),
         "distill": student_steps(config) if auxiliary else config.distill.steps,
+        "control": student_steps(config),
         "twin": student_steps(config),
     }[stage]
 
 
 def batch_size(config: Config, stage: str) -> int:
-    """Returns the sequences of one global batch; the twin has those of distillation."""
+    """Returns the sequences of one global batch; control and twin have distillation's."""
     return {
         "teacher": config.teacher.batch_size,
         "transfer": config.transfer.batch_size,
         "distill": config.distill.batch_size,
+        "control": config.distill.batch_size,
         "twin": config.distill.batch_size,
     }[stage]

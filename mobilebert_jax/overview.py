@@ -84,6 +84,7 @@ def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
                 "distill",
                 f"alpha {config.distill.alpha:g}, temperature {config.distill.temperature:g}",
             ),
+            ("control", "the student without layer-wise transfer"),
             ("twin", "the student without a teacher"),
         )
     }

@@ -26,6 +26,7 @@ SCIENCE = {
     "teacher": ("seed", "precision", "data.", "teacher."),
     "transfer": ("seed", "precision", "data.", "student.", "transfer."),
     "distill": ("seed", "precision", "data.", "student.", "distill."),
+    "control": ("seed", "precision", "data.", "student.", "distill."),
     "twin": ("seed", "precision", "data.", "student.", "distill."),
     "evaluate": ("data.", "evaluate."),
     "finetune": ("precision", "finetune."),
@@ -73,10 +74,10 @@ def science(config: Config, stage: str) -> dict[str, Any]:
             if shapes_examples == (stage == "prepare"):
                 continue
         chosen[key] = value
-    if stage in ("distill", "twin"):
-        # Where its data begins, and how long the twin trains.
+    if stage in ("distill", "control", "twin"):
+        # Where distillation's data begins, and how long control and twin train.
         chosen["transfer_steps"] = transfer_steps(config)
-    if stage == "distill" and config.transfer.strategy == "none":
+    if stage == "control" or (stage == "distill" and config.transfer.strategy == "none"):
         chosen["transfer.copy_embeddings"] = config.transfer.copy_embeddings
     if stage == "distill" and config.transfer.strategy == "auxiliary":
         chosen |= {k: v for k, v in flat.items() if k.startswith("transfer.")}

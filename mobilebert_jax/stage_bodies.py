@@ -118,7 +118,7 @@ def load_teacher(this: Run, stage: str, shared: curriculum.Setting) -> Params:
 
 
 def load_student(this: Run, stage: str, shared: curriculum.Setting) -> Params:
-    """Returns the final parameters of a finished stage that trained the student or its twin.
+    """Returns the final parameters of a finished stage that trained the student's network.
 
     Raises Damaged when its checkpoint does not agree with its seal.
     """
@@ -158,6 +158,12 @@ def _distill(this: Run, artefact: Artefact) -> dict[str, Any]:
     teacher = load_teacher(this, "distill", shared)
     student = load_student(this, "transfer", shared) if "transfer" in this.made else None
     return _train(this, artefact, curriculum.distill_training(shared, teacher, student))
+
+
+def _control(this: Run, artefact: Artefact) -> dict[str, Any]:
+    shared = setting(this)
+    teacher = load_teacher(this, "control", shared)
+    return _train(this, artefact, curriculum.control_training(shared, teacher))
 
 
 def _twin(this: Run, artefact: Artefact) -> dict[str, Any]:
@@ -217,7 +223,7 @@ def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
     if "teacher" in artefact.inputs:
         network = shared.network(this.config.teacher.model)
         models["teacher"] = (network, load_teacher(this, "evaluate", shared))
-    for role, stage in (("student", "distill"), ("twin", "twin")):
+    for role, stage in (("student", "distill"), ("control", "control"), ("twin", "twin")):
         if stage in artefact.inputs:
             network = shared.network(this.config.student)
             models[role] = (network, load_student(this, stage, shared))
@@ -254,6 +260,7 @@ BODIES: dict[str, Callable[[Run, Artefact], dict[str, Any]]] = {
     "teacher": _teacher,
     "transfer": _transfer,
     "distill": _distill,
+    "control": _control,
     "twin": _twin,
     "evaluate": _evaluate,
     "finetune": _finetune,

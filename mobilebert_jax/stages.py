@@ -1,6 +1,6 @@
 """Runs the stages of an experiment, hands artefacts on, and skips what is finished and unchanged.
 
-prepare -> teacher -> transfer -> distill -> (twin) -> evaluate -> (finetune) -> (export)
+prepare -> teacher -> transfer -> distill -> (control, twin) -> evaluate -> (finetune) -> (export)
 """
 
 from pathlib import Path
@@ -37,11 +37,13 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
         graph["transfer"] = ("prepare", "teacher")
     graph["distill"] = ("prepare", "teacher", *(["transfer"] if taught else []))
     finetuned = finetuning.stages_needed(config) if "finetune" in config.stages else ()
+    if config.transfer.strategy != "none" and "control" in (*config.stages, *finetuned):
+        graph["control"] = ("prepare", "teacher")
     if "twin" in (*config.stages, *finetuned):
         graph["twin"] = ("prepare",)
     graph["evaluate"] = (
         "prepare",
-        *(name for name in ("teacher", "distill", "twin") if name in graph),
+        *(name for name in ("teacher", "distill", "control", "twin") if name in graph),
     )
     graph["finetune"] = finetuned
     graph["export"] = _exported(config)

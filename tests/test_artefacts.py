@@ -14,7 +14,7 @@ from mobilebert_jax.science import EXAMPLE_SETTINGS, FOUND_BY_CONTENT, science
 from mobilebert_jax.stages import inputs_of
 from tests.miniature import experiment
 
-TRAINED = ("teacher", "transfer", "distill", "twin")
+TRAINED = ("teacher", "transfer", "distill", "control", "twin")
 NOT_SCIENCE = ("execution.", "name", "stages")
 NAMES_OF_ARTEFACTS = ("data.prepared", "teacher.path", *FOUND_BY_CONTENT)
 """These put another artefact in a stage's place, whose digest counts instead."""
@@ -56,12 +56,15 @@ def concerned(key: str) -> set[str]:
         return set(TRAINED)
     if part == "data":
         return {*TRAINED, "evaluate"} if name in EXAMPLE_SETTINGS else {"prepare"}
-    if key == "transfer.steps":  # where distillation's data begins, and how long the twin trains
-        return {"transfer", "distill", "twin"}
+    if key == "transfer.steps":  # where distillation's data begins, and how long others train
+        return {"transfer", "distill", "control", "twin"}
+    if key == "transfer.copy_embeddings":
+        return {"transfer", "control"}
     if part == "student":
-        return {"transfer", "distill", "twin"}
+        return {"transfer", "distill", "control", "twin"}
     if part == "distill":
-        return {"distill"} if name in ("alpha", "temperature") else {"distill", "twin"}
+        taught = {"distill", "control"}
+        return taught if name in ("alpha", "temperature") else {*taught, "twin"}
     return {"prepare" if part == "tokenizer" else part}
 
 

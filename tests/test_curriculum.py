@@ -370,6 +370,38 @@ def test_student_and_twin_read_the_same_batches_in_the_same_order(teacher: Any) 
     assert shapes == {name: array.shape for name, array in tiny.batch().items()}
 
 
+@pytest.mark.parametrize("strategy", ["progressive", "joint", "auxiliary"])
+def test_the_control_differs_from_the_student_in_layer_wise_transfer_alone(
+    strategy: str, teacher: Any
+) -> None:
+    chosen = setting(with_strategy(strategy))
+    control = curriculum.control_training(chosen, teacher)
+    student = curriculum.distill_training(chosen, teacher, None)
+    assert control.name == "control"
+    assert control.steps == science.student_steps(chosen.config)
+    tiny.assert_close(control.initial(), student.initial(), 0.0)
+    first = student if strategy == "auxiliary" else curriculum.transfer_training(chosen, teacher)
+    for step in (0, control.steps - 1):
+        stage = first if step < first.steps else student
+        at = step if step < first.steps else step - first.steps + student.feed_offset
+        theirs, own = stage.feed[at], control.feed[control.feed_offset + step]
+        assert all((theirs[name] == own[name]).all() for name in own)
+    batch, key = tiny.batch(), jax.random.key(0)
+    params = control.initial()
+    measured = control.phases[0].objective(params, teacher, batch, key)
+    wanted = distill.objective(
+        chosen.network(chosen.config.student),
+        chosen.network(chosen.config.teacher.model),
+        chosen.config.distill,
+    )(params, teacher, batch, key)
+    assert measured.terms.keys() == wanted.terms.keys()
+    for name, term in wanted.terms.items():
+        assert measured.terms[name].factor == term.factor
+        assert float(measured.terms[name].mean.value()) == pytest.approx(
+            float(term.mean.value()), rel=1e-6
+        )
+
+
 def test_the_teacher_reads_another_order() -> None:
     one, other = setting().feed(tiny.ROWS, 0), setting().feed(tiny.ROWS, 1)
     assert not same(one[0], other[0])

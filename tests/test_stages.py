@@ -16,8 +16,8 @@ from tests import miniature
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-PIPELINE = ("prepare", "teacher", "transfer", "distill", "twin", "evaluate")
-STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "twin": 9}
+PIPELINE = ("prepare", "teacher", "transfer", "distill", "control", "twin", "evaluate")
+STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "control": 9, "twin": 9}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def test_every_stage_leaves_a_manifest_with_its_inputs(whole: Path) -> None:
         for name, digest in found["inputs"].items():
             assert digest == made[name]["digest"]
     assert set(made["distill"]["inputs"]) == {"prepare", "teacher", "transfer"}
+    assert set(made["control"]["inputs"]) == {"prepare", "teacher"}
     assert set(made["twin"]["inputs"]) == {"prepare"}
     assert len({made[stage]["tokenizer_digest"] for stage in STEPS}) == 1
     assert len({made[stage]["params_sha256"] for stage in STEPS}) == len(STEPS)
@@ -103,11 +104,13 @@ def test_transfer_teaches_one_layer_after_the_other(whole: Path) -> None:
 
 def test_the_report_and_its_figures(whole: Path) -> None:
     results = json.loads((whole / "runs/tiny/results.json").read_text())
-    assert set(results["models"]) == {"teacher", "student", "twin"}
+    assert set(results["models"]) == {"teacher", "student", "control", "twin"}
     assert results["examples"] == 16
     for scores in results["models"].values():
         assert 0 < scores["masked_lm_loss"] < 2 * math.log(120)
         assert 0 <= scores["next_sentence_accuracy"] <= 1
+        worth = scores["uniform_attention_loss"] - scores["masked_lm_loss"]
+        assert scores["attention_worth"] == pytest.approx(worth)
     assert [s["name"] for s in results["stages"]] == list(PIPELINE)
     assert results["digests"]["distill"] == manifest(whole, "distill")["digest"]
     assert results["config"]["distill.steps"] == 3
@@ -147,9 +150,10 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_says_so(
     assert "because distill.alpha changed from 0.5 to 0.25." in said
     assert f"The earlier one stays in {earlier}" in said
     assert "evaluate: made anew" in said and "its input distill was made anew" in said
-    assert len(list((tmp_path / "runs/tiny").glob("distill-*"))) == 2
+    for stage in ("distill", "control"):
+        assert len(list((tmp_path / "runs/tiny").glob(f"{stage}-*"))) == 2
     assert (earlier / "manifest.json").exists()
-    assert len(list((tmp_path / "runs/tiny").glob("[!.]*"))) == len(PIPELINE) + 2 + 3
+    assert len(list((tmp_path / "runs/tiny").glob("[!.]*"))) == len(PIPELINE) + 3 + 3
     assert run(again()).count("finished before") == len(PIPELINE)
 
 

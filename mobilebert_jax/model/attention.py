@@ -101,6 +101,8 @@ def _attend(
         scores = rounded_einsum("bt...c,bs...c->b...ts", query, key)
     else:
         scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
+    if network.uniform_attention:
+        scores = jnp.zeros_like(scores)
     scores = rounded("scores_range", scores * query.shape[-1] ** -0.5)
     scores = hide_padding(network, scores, mask_BS, rounded)
     weigh = rounded_weighted_values if network.rounded_products else weighted_values

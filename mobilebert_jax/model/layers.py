@@ -68,6 +68,9 @@ class Network:
     quantized_mask: bool = False
     """Hide padding as 8-bit numbers can (`attention.hide_padding`), for full-integer inference; a
     network that is `quantized` does so in any case."""
+    uniform_attention: bool = False
+    """Replace every attention distribution by the uniform one over real tokens, to measure what
+    attention is worth to a network."""
     named_operations: bool = False
     """Name look-ups in tables and GELU for the converter to phones, which otherwise sees but their
     parts; such a program cannot be trained."""

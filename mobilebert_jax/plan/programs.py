@@ -93,6 +93,8 @@ def _training(setting: curriculum.Setting, stage: str, layout: Layout) -> Traini
     teacher = state_lib.abstract_teacher(setting.watched_teacher(stage), layout)
     if stage == "transfer":
         return curriculum.transfer_training(setting, teacher)
+    if stage == "control":
+        return curriculum.control_training(setting, teacher)
     return curriculum.distill_training(setting, teacher, None)
 
 

@@ -3,6 +3,7 @@
 Shapes: P predicted positions, V vocabulary.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -45,6 +46,28 @@ def held_out_scorer(
             part = measure(params, to_devices(feed, rows, mesh))
             total = add(total, part) if total else part
         return {name: float(mean.value()) for name, mean in total.items()}
+
+    return scores
+
+
+def with_attention_worth(
+    network: Network, feed: Feed, batches: int, mesh: jax.sharding.Mesh
+) -> Callable[[Params], dict[str, float]]:
+    """Returns a function from parameters to their held-out scores and what attention is worth.
+
+    `uniform_attention_loss` is the masked-LM loss (nats) with every attention distribution replaced
+    by the uniform one; `attention_worth` is how much higher that is than the network's own loss.
+    Near 0 the network does not use attention, and there is none that a student could learn.
+    """
+    uniform = dataclasses.replace(network, uniform_attention=True)
+    own_scores = held_out_scorer(network, feed, batches, mesh)
+    uniform_scores = held_out_scorer(uniform, feed, batches, mesh)
+
+    def scores(params: Params) -> dict[str, float]:
+        own = own_scores(params)
+        loss = uniform_scores(params)["masked_lm_loss"]
+        worth = loss - own["masked_lm_loss"]
+        return {**own, "uniform_attention_loss": loss, "attention_worth": worth}
 
     return scores
 

@@ -52,6 +52,8 @@ def write_report(results: Results, curves: Curves, path: Path) -> None:
             results=results,
             models=summary.models_of(results),
             comparison=summary.comparison(results),
+            copy_gain=summary.comparison(results).get("copy_gain"),
+            copies_embeddings=summary.copies_embeddings(results),
             perplexity=summary.perplexity,
             steps={stage["name"]: stage["steps"] for stage in results["stages"]},
             hero=_student_curves(results, curves),
@@ -73,11 +75,15 @@ def write_report(results: Results, curves: Curves, path: Path) -> None:
 
 
 def _student_curves(results: Results, curves: Curves) -> list[dict[str, Any]]:
-    """Student and twin over the student's steps, once for wide and once for narrow screens."""
+    """Student, control and twin over the student's steps, for wide and for narrow screens."""
     offset = sum(s["steps"] for s in results["stages"] if s["name"] == "transfer")
     lines = [
         (name, steps + shift, values)
-        for name, stage, shift in (("twin", "twin", 0), ("student", "distill", offset))
+        for name, stage, shift in (
+            ("twin", "twin", 0),
+            ("control", "control", 0),
+            ("student", "distill", offset),
+        )
         for steps, values in [summary.series(curves.get(stage, ()), "masked_lm_loss")]
         if len(steps)
     ]

@@ -60,19 +60,20 @@ def measure(
     roles = {
         "teacher": "teacher",
         "student": STUDENT_ROLES[config.transfer.strategy],
+        "control": "the same without layer-wise transfer",
         "twin": "the same network from scratch",
     }
     for role, (network, params) in models.items():
         figures["models"][role] = {
             "role": roles[role],
             **size_figures(network.config, config.data.length),
-            **evaluate.held_out_scorer(network, feed, batches, mesh)(params),
+            **evaluate.with_attention_worth(network, feed, batches, mesh)(params),
         }
         figures["feature_rms"][role] = inspect.feature_rms(
             network, params, to_devices(feed, feed[0], mesh)
         )
         guesses[role] = inspect.fill_mask(network, params, sentence, tokenizer)
-        if role != "twin":
+        if role in ("teacher", "student"):
             maps[role] = inspect.attention_maps(network, params, sentence).round(4).tolist()
     pieces = tokenizer.pieces(sentence["input_ids"][0].tolist())
     figures["attention"] = {"pieces": pieces, **maps}

@@ -16,7 +16,7 @@ Results = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 Series = tuple[str, np.ndarray, np.ndarray]
 
-MODELS = ("teacher", "student", "twin")
+MODELS = ("teacher", "student", "control", "twin")
 """In the order in which every table and figure shows them."""
 TRANSFER_TERMS = ("feature_map", "attention", "mean", "variance")
 """The losses of layer transfer (paper section 3.4)."""
@@ -66,8 +66,12 @@ def models_of(results: Results) -> dict[str, Any]:
 
 
 def comparison(results: Results) -> dict[str, float]:
-    """Returns how the student compares with its twin and its teacher on held-out text.
+    """Returns how the student compares with control, twin and teacher on held-out text.
 
+    transfer_gain (nats) and transfer_accuracy_gain (share) are what layer-wise transfer gained: the
+    control's loss minus the student's, and the student's accuracy minus the control's. copy_gain
+    (nats) is what copied parameters and distillation gained without it: the twin's loss minus the
+    control's.
     loss_gain (nats) and accuracy_gain (share) are the twin's loss minus the student's and the
     student's accuracy minus the twin's; gap_closed is the share of the way from the twin's loss to
     the teacher's that the student went, given only where the teacher is ahead of the twin;
@@ -76,7 +80,14 @@ def comparison(results: Results) -> dict[str, float]:
     """
     models = results.get("models", {})
     student, teacher, twin = (models.get(name) for name in ("student", "teacher", "twin"))
+    control = models.get("control")
     found: dict[str, float] = {}
+    if student and control:
+        found["transfer_gain"] = control["masked_lm_loss"] - student["masked_lm_loss"]
+        accuracy_gain = student["masked_lm_accuracy"] - control["masked_lm_accuracy"]
+        found["transfer_accuracy_gain"] = accuracy_gain
+    if control and twin:
+        found["copy_gain"] = twin["masked_lm_loss"] - control["masked_lm_loss"]
     if student and twin:
         found["loss_gain"] = twin["masked_lm_loss"] - student["masked_lm_loss"]
         found["accuracy_gain"] = student["masked_lm_accuracy"] - twin["masked_lm_accuracy"]
@@ -87,6 +98,33 @@ def comparison(results: Results) -> dict[str, float]:
         headroom = twin["masked_lm_loss"] - teacher["masked_lm_loss"]
         found["gap_closed"] = found["loss_gain"] / headroom
     return found
+
+
+def verdict(results: Results) -> str:
+    """Returns one sentence on what layer-wise transfer gained the student, and what else did.
+
+    Empty without a student and its control, or where a loss is not finite.
+    """
+    found = comparison(results)
+    gain = found.get("transfer_gain", math.nan)
+    if not math.isfinite(gain):
+        return ""
+    verb = "gains" if gain > 0 else "costs"
+    said = f"Layer-wise transfer {verb} the student {abs(gain):.2f} nats"
+    copied = found.get("copy_gain", math.nan)
+    if math.isfinite(copied):
+        copies = copies_embeddings(results)
+        others = (
+            "copied embeddings and distillation alone are" if copies else "distillation alone is"
+        )
+        side = "ahead of" if copied > 0 else "behind"
+        said += f"; {others} {abs(copied):.2f} {side} training from scratch"
+    return f"{said}."
+
+
+def copies_embeddings(results: Results) -> bool:
+    """Whether student and control began with the teacher's embeddings and heads."""
+    return bool(results.get("config", {}).get("transfer.copy_embeddings", True))
 
 
 def series(rows: Rows, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -154,6 +192,8 @@ def print_summary(results: Results, console: Console, *, report: Path | None = N
     console.print()
     if models_of(results):
         console.print(_models_table(results))
+        if said := verdict(results):
+            console.print(f"{said} One seed; several: launch/run.sh experiments/ablations.py")
     if "finetune" in results:
         console.print(task_summary.tasks_table(results["finetune"]))
     if "export" in results:
@@ -170,15 +210,16 @@ def print_summary(results: Results, console: Console, *, report: Path | None = N
 def _models_table(results: Results) -> Table:
     table = Table(title=f"{escape(results['name'])}: {results['examples']:,} held-out examples")
     table.add_column("model")
-    for name in ("loss", "perplexity", "accuracy", "NSP accuracy", "parameters", "MB"):
+    for name in ("loss", "perplexity", "accuracy", "NSP accuracy", "attention", "parameters", "MB"):
         table.add_column(name, justify="right")
     unigram = results["unigram"]
-    table.add_row("unigram", *_language_model_cells(unigram), "", "", "", style="dim")
+    table.add_row("unigram", *_language_model_cells(unigram), "", "", "", "", style="dim")
     for name, model in models_of(results).items():
         table.add_row(
             name,
             *_language_model_cells(model),
             f"{model['next_sentence_accuracy']:.1%}",
+            f"{model['attention_worth']:.3f}" if "attention_worth" in model else "",
             compact(model["parameters"]),
             f"{model['megabytes_float32']:.1f}",
             style="bold" if name == "student" else None,

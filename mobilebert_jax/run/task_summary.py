@@ -14,7 +14,7 @@ from rich.text import Text
 Finetuned = Mapping[str, Any]
 Figure = Mapping[str, Any]
 
-NETWORKS = ("teacher", "student", "twin", "untrained")
+NETWORKS = ("teacher", "student", "control", "twin", "untrained")
 """In the order in which every table and figure shows them."""
 UNVERIFIED, OTHER_SPLIT = "‡", "†"
 """What marks a published figure that no publication confirmed, and a difference of two splits."""

@@ -29,6 +29,7 @@ MODEL_SETTINGS = {
     "teacher": "teacher.model.",
     "transfer": "student.",
     "distill": "student.",
+    "control": "student.",
     "twin": "student.",
 }
 """Training stages, and where their settings describe the network."""

@@ -17,7 +17,13 @@ from mobilebert_jax.tasks.loaded import LoadedTask
 from mobilebert_jax.tasks.pretrained import Pretrained
 from mobilebert_jax.tasks.trials import Subject
 
-STAGES = {"student": "distill", "untrained": "distill", "teacher": "teacher", "twin": "twin"}
+STAGES = {
+    "student": "distill",
+    "untrained": "distill",
+    "teacher": "teacher",
+    "control": "control",
+    "twin": "twin",
+}
 """Where networks come from; one with random parameters has the student's sizes and vocabulary."""
 
 

@@ -126,6 +126,30 @@ def test_scores_are_means_over_words_and_examples_at_any_batch_size(
         assert scores == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_attention_is_worth_is_the_loss_of_averages_minus_the_own(
+    tokenizer: Tokenizer, network: Network, params: dict[str, Any], mesh: jax.sharding.Mesh
+) -> None:
+    stream = feed(tokenizer, 8)
+    found = evaluate.with_attention_worth(network, stream, EXAMPLES // 8, mesh)(params)
+    own = evaluate.held_out_scorer(network, stream, EXAMPLES // 8, mesh)(params)
+    # Queries of 0 make all scores equal: the same distribution by other means.
+    blocks = {
+        name: jax.tree.map(lambda x: 0 * x, part) if name == "attention" else part
+        for name, part in params["blocks"].items()
+    }
+    blocks["attention"] = {**params["blocks"]["attention"], "query": blocks["attention"]["query"]}
+    averaged = {**params, "blocks": blocks}
+    flat = evaluate.held_out_scorer(network, stream, EXAMPLES // 8, mesh)(averaged)
+    assert found.items() >= own.items()
+    assert found["uniform_attention_loss"] == pytest.approx(flat["masked_lm_loss"], rel=1e-5)
+    assert found["attention_worth"] == pytest.approx(
+        flat["masked_lm_loss"] - own["masked_lm_loss"], abs=1e-5
+    )
+    assert abs(found["attention_worth"]) > 1e-4
+    nothing = evaluate.with_attention_worth(network, stream, EXAMPLES // 8, mesh)(averaged)
+    assert nothing["attention_worth"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_unigram_scores_count_words(tokenizer: Tokenizer) -> None:
     training = [ListDocuments(30, seed=2, weight=0.75), ListDocuments(5, seed=3, weight=0.25)]
     counts_V = [1.0] * tokenizer.size

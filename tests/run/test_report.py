@@ -364,6 +364,33 @@ def test_a_teacher_alone_has_a_page(tmp_path: Path) -> None:
     assert "The teacher predicts hidden words with a loss of 2.48 nats." in page.visible
 
 
+@pytest.mark.parametrize(
+    ("loss", "headline", "number"),
+    [
+        (3.11, "Layer-wise transfer gains the student 0.20 nats.", "\N{MINUS SIGN}0.20 nats"),
+        (2.83, "Layer-wise transfer costs the student 0.08 nats.", "+0.08 nats"),
+    ],
+)
+def test_the_headline_compares_with_the_control_first(
+    tmp_path: Path, loss: float, headline: str, number: str
+) -> None:
+    results, curves = synthetic_results(), synthetic_curves()
+    control = _model("the same without layer-wise transfer", 1_312_064, 0.148, loss)
+    for name, worth in (("teacher", 0.35), ("student", 0.125), ("twin", -0.001)):
+        results["models"][name]["attention_worth"] = worth
+    results["models"]["control"] = control | {"attention_worth": 0.064}
+    results["stages"].append({**results["stages"][4], "name": "control"})
+    curves["control"] = _curve("control", 1520, 6.5, loss, 6)
+    _, page = _write(tmp_path, results, curves)
+    said = " ".join(page.visible.split())
+    assert headline in said and number in said
+    assert "twin by" not in said
+    copied = 3.42 - loss
+    assert f"Copied embeddings and distillation without it gain {copied:.2f} nats" in said
+    assert "what attention is worth to the teacher; student 0.12, control 0.06" in said
+    assert "\N{MINUS SIGN}0.001" in said
+
+
 def test_a_student_behind_its_twin_is_not_praised(tmp_path: Path) -> None:
     results = synthetic_results()
     results["models"]["student"]["masked_lm_loss"] = 3.5

@@ -32,6 +32,7 @@ def _results() -> dict[str, Any]:
         "examples": 1024,
         "models": {
             "twin": _model(3.4, 1_300_000),
+            "control": _model(3.1, 1_300_000),
             "student": _model(2.9, 1_300_000),
             "teacher": _model(2.4, 5_200_000),
         },
@@ -64,6 +65,9 @@ def test_comparison_measures_the_student_against_twin_and_teacher() -> None:
     assert found["loss_gain"] == pytest.approx(0.5)
     assert found["accuracy_gain"] == pytest.approx(0.05)
     assert found["gap_closed"] == pytest.approx(0.5)
+    assert found["transfer_gain"] == pytest.approx(0.2)
+    assert found["transfer_accuracy_gain"] == pytest.approx(0.02)
+    assert found["copy_gain"] == pytest.approx(0.3)
     assert found["parameter_share"] == pytest.approx(0.25)
     assert found["flops_share"] == pytest.approx(0.25)
 
@@ -72,7 +76,7 @@ def test_comparison_without_a_twin_or_headroom_says_nothing_of_them() -> None:
     results = _results()
     results["models"]["teacher"]["masked_lm_loss"] = 3.5
     assert "gap_closed" not in summary.comparison(results)
-    del results["models"]["twin"]
+    del results["models"]["twin"], results["models"]["control"]
     assert set(summary.comparison(results)) == {"parameter_share", "flops_share"}
     del results["models"]["teacher"]
     assert summary.comparison(results) == {}
@@ -81,13 +85,35 @@ def test_comparison_without_a_twin_or_headroom_says_nothing_of_them() -> None:
 def test_summary_names_models_in_order_with_perplexities() -> None:
     lines = _printed(_results(), report=Path("runs/demo/report.html")).splitlines()
     row = {name: next(i for i, line in enumerate(lines) if f"│ {name}" in line) for name in
-           ("unigram", "teacher", "student", "twin")}  # fmt: skip
-    assert row["unigram"] < row["teacher"] < row["student"] < row["twin"]
+           ("unigram", "teacher", "student", "control", "twin")}  # fmt: skip
+    assert list(row.values()) == sorted(row.values())
     assert all(
         text in lines[row["student"]] for text in ("2.900", "18.2", "71.0%", "1.30 M", "5.2")
     )
     assert "403.4" in lines[row["unigram"]]
     assert lines[-1] == "report: runs/demo/report.html"
+
+
+def test_the_gain_is_that_over_the_control_and_what_else_gained_is_named() -> None:
+    results = _results()
+    assert summary.verdict(results) == (
+        "Layer-wise transfer gains the student 0.20 nats; copied embeddings and distillation alone "
+        "are 0.30 ahead of training from scratch."
+    )
+    assert summary.verdict(results) in " ".join(_printed(results).split())
+    results["models"]["control"] = _model(2.85, 1_300_000)
+    results["config"] = {"transfer.copy_embeddings": False}
+    results["models"]["twin"] = _model(2.75, 1_300_000)
+    assert summary.verdict(results) == (
+        "Layer-wise transfer costs the student 0.05 nats; distillation alone is 0.10 behind "
+        "training from scratch."
+    )
+    del results["models"]["twin"]
+    assert summary.verdict(results) == "Layer-wise transfer costs the student 0.05 nats."
+    results["models"]["student"] = _model(math.nan, 1_300_000)
+    assert summary.verdict(results) == ""
+    del results["models"]["control"]
+    assert summary.verdict(results) == ""
 
 
 def test_summary_shows_stages_and_guesses_literally() -> None:
