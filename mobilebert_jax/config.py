@@ -279,6 +279,26 @@ class Export:
     """For the model card, such as `apache-2.0`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Ablations:
+    """Variants of the experiment that are trained with several seeds and compared (paper, Tables 8
+    and 9). Records and teacher are shared; `seed` is the teacher's."""
+
+    variants: tuple[str, ...] = ()
+    """`NAME STAGE SETTING=VALUE ...` each. STAGE is the stage whose network is compared: `distill`,
+    `control` or `twin`. Without variants the experiment itself runs."""
+    only: tuple[str, ...] = ()
+    """Names of the variants to run; empty for all."""
+    orders: tuple[str, ...] = ()
+    """`BETTER < WORSE`: variants whose held-out losses the paper orders so."""
+    ladder: tuple[str, ...] = ()
+    """Variants each of which adds one part to the one before."""
+    largest_gain: str = ""
+    """The variant of the ladder whose part gains most, according to the paper."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the students: first parameters and order of the data."""
+
+
 Remat = Literal["none", "dots", "feedforward", "full"]
 TeacherRemat = Literal["same", "none", "dots", "feedforward", "full"]
 
@@ -373,6 +393,7 @@ class Config:
     evaluate: Evaluate = Evaluate()
     finetune: Finetune = Finetune()
     export: Export = Export()
+    ablations: Ablations = Ablations()
     execution: Execution = Execution()
 
 

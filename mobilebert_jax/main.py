@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mobilebert_jax import storage
+from mobilebert_jax.ablations import variants
 from mobilebert_jax.config import Config, InputError, flatten, nearest
 from mobilebert_jax.config_dict import from_config_dict
 from mobilebert_jax.partition.cluster import Cluster, check
@@ -68,8 +69,10 @@ def parse(arguments: Sequence[str]) -> Order:
     values = _parse_flags(arguments)
     cluster = Cluster(values.coordinator, values.processes, values.process)
     check(cluster)
+    config = from_config_dict(values.config)
+    variants.check(config)
     return Order(
-        from_config_dict(values.config),
+        config,
         values.dry_run,
         cluster,
         values.profile,
@@ -203,7 +206,12 @@ def _obey(order: Order, console: rich.console.Console) -> None:
     try:
         processes.join(order.cluster, execution.heartbeat_seconds, execution.hang_minutes * 60)
         console.quiet = not processes.is_first()
-        stages.run(order.config, console, window)
+        if order.config.ablations.variants:
+            from mobilebert_jax.ablations import runner
+
+            runner.run(order.config, console, window)
+        else:
+            stages.run(order.config, console, window)
     except PeerLost as error:
         health.abort(str(error))
 

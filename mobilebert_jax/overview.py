@@ -6,6 +6,7 @@ import rich.console
 import rich.table
 
 from mobilebert_jax import flops
+from mobilebert_jax.ablations import variants
 from mobilebert_jax.config import AFTERWARDS, Config, ModelConfig
 from mobilebert_jax.model import sizes
 
@@ -21,6 +22,8 @@ def show(config: Config, console: rich.console.Console) -> None:
         # Sizes and tokenizer are those that the pretrained network brings.
         console.print(f"pretrained: {config.finetune.pretrained or 'none named'}", markup=False)
     console.print(_stages(config))
+    if config.ablations.variants:
+        console.print(_variants(config))
 
 
 def _settled(config: Config, model: ModelConfig) -> ModelConfig:
@@ -65,6 +68,17 @@ def _stages(config: Config) -> rich.table.Table:
             f"{total:.2e}" if total else "",
             how,
         )
+    return table
+
+
+def _variants(config: Config) -> rich.table.Table:
+    seeds = config.ablations.seeds
+    table = rich.table.Table(title=f"variants, each with {len(seeds)} seeds")
+    for name in ("variant", "stage", "changes"):
+        table.add_column(name)
+    for variant in variants.variants_of(config):
+        changes = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
+        table.add_row(variant.name, variant.stage, changes)
     return table
 
 

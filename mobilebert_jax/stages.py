@@ -3,6 +3,7 @@
 prepare -> teacher -> transfer -> distill -> (control, twin) -> evaluate -> (finetune) -> (export)
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,19 @@ def _exported(config: Config) -> tuple[str, ...]:
     return ("prepare", "distill", *finetuned)
 
 
-def run(config: Config, console: rich.console.Console, profile: Window | None = None) -> None:
-    """Runs every stage that `config.stages` names and that is not finished.
+def publish(this: Run) -> None:
+    """Writes the report of a run, and prints its summary."""
+    if processes.is_first():
+        results.publish(this.config, this.directory, this.made, this.console)
+
+
+def run(
+    config: Config,
+    console: rich.console.Console,
+    profile: Window | None = None,
+    finish: Callable[[Run], None] = publish,
+) -> None:
+    """Runs every stage that `config.stages` names and that is not finished, then calls `finish`.
 
     Raises InputError for a mistake in configuration or input, before anything is computed where it
     can be known then.
@@ -86,8 +98,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
     with lock.held(this.directory):
         while (damaged := _run_stages(this, plan)) is not None:
             artefacts.reopen(damaged)
-        if processes.is_first():
-            results.publish(config, this.directory, plan, console)
+        finish(this)
         processes.wait_for_all("end")
 
 

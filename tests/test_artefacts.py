@@ -15,7 +15,7 @@ from mobilebert_jax.stages import inputs_of
 from tests.miniature import experiment
 
 TRAINED = ("teacher", "transfer", "distill", "control", "twin")
-NOT_SCIENCE = ("execution.", "name", "stages")
+NOT_SCIENCE = ("execution.", "ablations.", "name", "stages")
 NAMES_OF_ARTEFACTS = ("data.prepared", "teacher.path", *FOUND_BY_CONTENT)
 """These put another artefact in a stage's place, whose digest counts instead."""
 

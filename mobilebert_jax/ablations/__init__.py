@@ -1,0 +1,1 @@
+"""Variants of one experiment, trained with several seeds and compared."""
