@@ -78,6 +78,8 @@ def get_config(scale: str = "demo") -> ml_collections.ConfigDict:
             name=f"ablations-{scale}",
             stages=("prepare", "teacher"),
             ablations=ABLATIONS,
+            # Read ten times a student: half as many examples as one evaluation at the end has.
+            evaluate=dataclasses.replace(base.evaluate, examples=base.evaluate.examples // 2),
             execution=dataclasses.replace(
                 base.execution, eval_every=_steps(base) // 9, keep_checkpoints=1
             ),

@@ -100,7 +100,7 @@ def _dots(outcome: Outcome) -> list[dict[str, Any]]:
         for index, variant in enumerate(variants):
             ink, loss = drawing.COLOUR[_look(index)[0]], variant["loss"]
             values = [t["scores"]["masked_lm_loss"] for t in variant["trials"].values()]
-            axes.plot(values, [index] * len(values), ".", color=ink, alpha=0.5, markersize=6)
+            axes.plot(values, [index + 0.3] * len(values), ".", color=ink, markersize=4)
             if loss["low"] == loss["low"]:
                 axes.plot([loss["low"], loss["high"]], [index, index], color=ink, linewidth=3)
             axes.plot([loss["mean"]], [index], "o", color=ink, markersize=8)

@@ -46,7 +46,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
 
     stages.run(dataclasses.replace(config, stages=("prepare", "teacher")), console, profile, share)
     trials: dict[str, dict[int, dict[str, Any]]] = {variant.name: {} for variant in chosen}
-    # Seed by seed: a run that is stopped early has whole rows to compare.
+    path = storage.path(config.execution.runs_dir) / config.name / "ablations.html"
     for number, seed in enumerate(seeds):
         for index, variant in enumerate(chosen):
             trial = _trial(variant, seed, shared, console, profile)
@@ -55,11 +55,11 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
                 f"{number * len(chosen) + index + 1} of {len(chosen) * len(seeds)}: "
                 f"{variant.name}, seed {seed}: {trial['scores']['masked_lm_loss']:.4f} nats"
             )
-    outcome = {**_about(config, shared), **found, **compared(config, chosen, trials)}
-    if processes.is_first():
-        directory = storage.path(config.execution.runs_dir) / config.name
-        page.write(outcome, directory / "ablations.html")
-        table.show(outcome, console, directory / "ablations.html")
+        # After every seed: a run that is stopped early has a page of those that are complete.
+        outcome = {**_about(config, shared), **found, **compared(config, chosen, trials)}
+        if processes.is_first():
+            page.write(outcome, path)
+    table.show(outcome, console, path)
 
 
 def compared(
@@ -71,7 +71,7 @@ def compared(
         for name, by_seed in trials.items()
     }
     return {
-        "seeds": list(config.ablations.seeds),
+        "seeds": list(next(iter(trials.values()))),
         "variants": [
             {
                 "name": variant.name,

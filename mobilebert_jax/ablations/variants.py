@@ -89,6 +89,8 @@ def check(config: Config) -> None:
             "progressive transfer would take fewer steps than the other variants; the nearest is "
             f"{max(round(steps / layers), 2) * layers}"
         )
+    if config.ablations.variants and not config.ablations.seeds:
+        raise InputError("ablations.seeds is empty; name at least one seed")
     if len(set(config.ablations.seeds)) < len(config.ablations.seeds):
         raise InputError(f"ablations.seeds={config.ablations.seeds} names a seed twice")
 

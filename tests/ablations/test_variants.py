@@ -128,6 +128,7 @@ def test_a_transfer_that_progressive_would_cut_short_is_refused() -> None:
         ({"orders": ("a < d",)}, "names 'd', which is no variant"),
         ({"ladder": ("a", "d")}, "names 'd', which is no variant"),
         ({"ladder": ("a", "b"), "largest_gain": "a"}, "must be one of ablations.ladder after"),
+        ({"seeds": ()}, "ablations.seeds is empty"),
         ({"seeds": (0, 0)}, "names a seed twice"),
     ],
 )
