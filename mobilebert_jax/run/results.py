@@ -25,10 +25,10 @@ from mobilebert_jax.run.summary import print_summary
 from mobilebert_jax.train import to_devices
 
 STUDENT_ROLES = {
-    "progressive": "student, taught layer by layer",
-    "joint": "student, taught all layers at once",
-    "auxiliary": "student, taught layers and words together",
-    "none": "student, taught words only",
+    "progressive": "student: layer-wise transfer, then distillation",
+    "joint": "student: transfer of all layers at once, then distillation",
+    "auxiliary": "student: transfer and distillation together",
+    "none": "student: distillation only",
 }
 FINETUNED = "finetune.json"
 """What the stage `finetune` leaves in its folder."""

@@ -236,7 +236,7 @@ def test_a_whole_run_shows_tasks_after_its_results(tmp_path: Path) -> None:
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert page.sections()[:3] == ["results", "tasks", "curves"]
     said = " ".join(page.visible.split())
-    assert "The taught student beats its twin by 0.51 nats." in said
+    assert "The student beats its twin by 0.51 nats." in said
     assert "Fine-tuning of" not in said
 
 
