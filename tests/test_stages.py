@@ -24,7 +24,7 @@ STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "control": 9, "twin": 9}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an experiment that has run once."""
     folder = tmp_path_factory.mktemp("whole")
-    run(miniature.experiment(folder))
+    run(miniature.experiment(folder, stages=PIPELINE))
     return folder
 
 
@@ -33,7 +33,9 @@ def again(whole: Path, tmp_path: Path) -> Callable[..., Config]:
     """Makes configurations that go on with a copy of the finished run in `tmp_path`."""
     shutil.copytree(whole / "runs", tmp_path / "runs")
     runs_dir = str(tmp_path / "runs")
-    return lambda **settings: miniature.experiment(whole, execution__runs_dir=runs_dir, **settings)
+    return lambda **settings: miniature.experiment(
+        whole, **{"execution__runs_dir": runs_dir, "stages": PIPELINE, **settings}
+    )
 
 
 def run(config: Config) -> str:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.distributed
 
 PATIENCE = 900.0
 """Seconds; only a machine that is busy with other things needs so many."""
-TRAINED = ("teacher", "transfer", "distill", "control", "twin")
+TRAINED = ("teacher", "transfer", "distill", "twin")
 HEARTBEAT = 12
 """Seconds; processes that share two cores may be silent for some."""
 QUICK_NOTICE = (f"--config.execution.heartbeat_seconds={HEARTBEAT}",)
