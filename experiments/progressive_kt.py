@@ -86,7 +86,7 @@ def demo() -> Config:
         distill=Distill(steps=500, batch_size=16, optimizer=adamw),
         evaluate=Evaluate(examples=2048, batch_size=64),
         finetune=Finetune(
-            tasks=("packages",),
+            tasks=("odd_man_out",),
             networks=("student", "control", "untrained"),
             length=64,
             # Few rows: small batches make more of them than large ones.

@@ -45,7 +45,7 @@ GLUE_TASKS = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "w
 SQUAD_TASKS = ("squad_v1.1", "squad_v2.0")
 FILE_TASKS = ("classify", "tag")
 """Tasks on the user's own files."""
-TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "packages")
+TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "odd_man_out")
 NETWORKS = ("student", "teacher", "control", "twin", "untrained")
 """What can be fine-tuned."""
 
@@ -230,7 +230,8 @@ class Finetune:
 
     tasks: tuple[str, ...] = ()
     """GLUE: `cola`, `sst-2`, `mrpc`, `sts-b`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; `squad_v1.1`,
-    `squad_v2.0`; `classify` and `tag` on files of your own; `packages`, which needs no files."""
+    `squad_v2.0`; `classify` and `tag` on files of your own; `odd_man_out`, made of the documents
+    that `data.held_out` keeps from pretraining."""
     source: str = "tfds"
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
     files: Files = Files()

@@ -146,7 +146,7 @@ def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
 def _contents(config: Config, stage: str) -> dict[str, Any]:
     """Returns what the stage finds outside the run, by its content."""
     if stage == "prepare":
-        found = {"sources": processes.agree("sources", lambda: _fingerprints(config))}
+        found = {"sources": processes.agree("sources", lambda: _sources(config))}
         if config.tokenizer.path:
             loaded = tokenizer_lib.load(config.tokenizer.path, config.tokenizer)
             found["tokenizer_digest"] = loaded.digest
@@ -163,12 +163,8 @@ def _contents(config: Config, stage: str) -> dict[str, Any]:
     return {}
 
 
-def _fingerprints(config: Config) -> list[dict[str, Any]]:
-    cache = storage.path(config.execution.runs_dir) / "fingerprints.json"
-    storage.make_folder(cache.parent)
-    return [
-        corpus.fingerprint(source, cache) for source in corpus.parse_sources(config.data.source)
-    ]
+def _sources(config: Config) -> list[dict[str, Any]]:
+    return corpus.fingerprints(config.data.source, config.execution.runs_dir)
 
 
 def _finetune_inputs(config: Config) -> dict[str, Any]:

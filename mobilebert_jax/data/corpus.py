@@ -104,6 +104,16 @@ def fingerprint(source: Source, cache: Path | None = None) -> dict[str, Any]:
     return {"source": source.label, "files": files}
 
 
+def fingerprints(spec: str, runs_dir: str) -> list[dict[str, Any]]:
+    """Returns the identity of every term of `data.source`, hashes of files kept in `runs_dir`.
+
+    Raises InputError as `fingerprint`.
+    """
+    cache = storage.path(runs_dir) / "fingerprints.json"
+    storage.make_folder(cache.parent)
+    return [fingerprint(source, cache) for source in parse_sources(spec)]
+
+
 def plan_shards(source: Source, shard_bytes: int) -> list[Shard]:
     """Returns the shards of `source`, each about `shard_bytes` of text where it can be cut.
 

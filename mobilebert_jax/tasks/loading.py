@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from mobilebert_jax import storage
 from mobilebert_jax.config import Config, Finetune, InputError
-from mobilebert_jax.data import python_docs, tfds_source
+from mobilebert_jax.data import corpus, tfds_source
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.tasks import (
     conll,
     glue_files,
     lines,
     number_scale,
-    packages,
+    odd_man_out,
     sentence_task,
     squad_files,
     squad_task,
@@ -47,9 +47,9 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     if name == "tag":
         sentences = conll.read(settings.files)
         return tag_task.load(name, _file_title(settings), sentences, tokenizer, settings.length)
-    if name == "packages":
-        data = packages.read(config.data.held_out, config.execution.workers)
-        title = "Package of a docstring"
+    if name == "odd_man_out":
+        data = odd_man_out.read(config.data.source, config.data.held_out, config.execution.workers)
+        title = "Odd man out"
     else:
         data, title = tables.read(settings.files), _file_title(settings)
     figures = CLASS_FIGURES if data.labels else NUMBER_FIGURES
@@ -117,8 +117,11 @@ def fingerprint(name: str, config: Config) -> Any:
     Files are hashed whole.
     """
     settings, files = config.finetune, config.finetune.files
-    if name == "packages":
-        return {**python_docs.fingerprint(), "held_out": config.data.held_out}
+    if name == "odd_man_out":
+        return {
+            "sources": corpus.fingerprints(config.data.source, config.execution.runs_dir),
+            "held_out": config.data.held_out,
+        }
     if name in GLUE:
         if settings.source == TFDS:
             return _datasets(GLUE[name])

@@ -115,9 +115,9 @@ def _load(
 def _check(config: Config, role: str, network: Pretrained) -> None:
     sweep.check(config, network.model, role)
     kept = network.held_out
-    if "packages" in config.finetune.tasks and kept is not None and config.data.held_out > kept:
+    if "odd_man_out" in config.finetune.tasks and kept is not None and config.data.held_out > kept:
         raise InputError(
-            f"the task 'packages' would read documents that {network.directory} was trained on: "
+            f"the task 'odd_man_out' would read documents that {network.directory} was trained on: "
             f"data.held_out={config.data.held_out} there was {kept}; set it to at most that"
         )
     if config.tokenizer.path:

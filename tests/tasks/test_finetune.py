@@ -368,7 +368,7 @@ def test_what_cannot_be_fine_tuned_is_refused(
     missing = refusal(sweep("rte", finetune__source=str(tmp_path / "nothing")))
     assert "nothing/RTE/train.tsv is missing" in missing and "dl.fbaipublicfiles.com" in missing
     # The pretrained stage of these tests kept a fifth of its documents from training.
-    seen = refusal(sweep("packages", data__held_out=0.3))
+    seen = refusal(sweep("odd_man_out", data__held_out=0.3))
     assert "data.held_out=0.3 there was 0.2" in seen
 
 

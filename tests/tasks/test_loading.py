@@ -14,7 +14,7 @@ from mobilebert_jax.config import GLUE_TASKS, TASKS, Config, Files, Finetune, In
 from mobilebert_jax.data import tfds_source
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.tasks import loading, packages, tfds_tasks
+from mobilebert_jax.tasks import loading, odd_man_out, tfds_tasks
 from mobilebert_jax.tasks.examples import Example, TaskData
 from mobilebert_jax.tasks.glue import GLUE, GlueTask
 
@@ -83,15 +83,15 @@ def write_tags(folder: Path, name: str = "train.conll") -> str:
     return str(folder / name)
 
 
-TWO_PACKAGES = TaskData(
-    ("ast", "json"), [Example("0", "a", None, 1.0, "json")],
+TWO_SENTENCES = TaskData(
+    ("original", "replaced"), [Example("0", "a", None, 1.0, "json")],
     {"dev": [Example("1", "b", None, 0.0, "ast")]}, {}, {},
 )  # fmt: skip
 
 
 def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
     """Writes files for every task and returns the configuration that reads each."""
-    monkeypatch.setattr(packages, "read", lambda held_out, workers: TWO_PACKAGES)
+    monkeypatch.setattr(odd_man_out, "read", lambda source, held_out, workers: TWO_SENTENCES)
     found = {}
     for name, task in GLUE.items():
         write_glue(folder, task)
@@ -102,7 +102,7 @@ def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Confi
     table, tags = write_table(folder), write_tags(folder)
     found["classify"] = settings(train=table, dev=table)
     found["tag"] = settings(train=tags, dev=tags)
-    found["packages"] = settings()
+    found["odd_man_out"] = settings()
     return found
 
 
@@ -125,7 +125,7 @@ def test_every_task_of_the_configuration_is_loaded(
     assert set(tasks["mnli"].test) == {"matched", "mismatched", "ax"}
     assert tasks["squad_v1.1"].main == ("exact_match", "f1")
     assert tasks["squad_v2.0"].main == ("exact", "f1")
-    assert tasks["packages"].labels == ("ast", "json")
+    assert tasks["odd_man_out"].labels == ("original", "replaced")
     assert (tasks["classify"].main, tasks["classify"].title) == (("accuracy",), "train.csv")
 
 
@@ -150,7 +150,7 @@ def test_without_a_folder_glue_and_squad_come_from_tfds(
 
     def read_glue(task: GlueTask) -> TaskData[Example]:
         asked.append(task.tfds)
-        return TaskData(task.labels, TWO_PACKAGES.train, TWO_PACKAGES.dev, {}, {})
+        return TaskData(task.labels, TWO_SENTENCES.train, TWO_SENTENCES.dev, {}, {})
 
     def read_squad(version: str) -> dict[str, Any]:
         asked.append(version)
@@ -282,7 +282,10 @@ def test_identity_of_tfds_is_name_and_version(
     assert found["tfds"] == "squad/v2.0" and len(found["test"]) == 64
 
 
-def test_identity_of_packages_is_the_installed_text_and_the_share() -> None:
-    found = loading.fingerprint("packages", settings())
+def test_identity_of_odd_man_out_is_the_text_and_the_share(tmp_path: Path) -> None:
+    config = settings()
+    execution = dataclasses.replace(config.execution, runs_dir=str(tmp_path / "runs"))
+    found = loading.fingerprint("odd_man_out", dataclasses.replace(config, execution=execution))
     assert found["held_out"] == Config().data.held_out
-    assert "numpy" in [name for name, _ in found["distributions"]]
+    (text,) = found["sources"]
+    assert "numpy" in [name for name, _ in text["distributions"]]
