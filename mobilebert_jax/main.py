@@ -196,6 +196,8 @@ def _obey(order: Order, console: rich.console.Console) -> None:
         )
         return
     # Imported late: a mistake in the configuration should not wait for jax to load.
+    import jax
+
     from mobilebert_jax import stages
     from mobilebert_jax.partition import processes
     from mobilebert_jax.run import health, profile
@@ -214,6 +216,10 @@ def _obey(order: Order, console: rich.console.Console) -> None:
             stages.run(order.config, console, window)
     except PeerLost as error:
         health.abort(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.was_lost(error):
+            raise
+        health.abort(f"another process was lost: {error}")
 
 
 def _keep_programs(runs_dir: str) -> None:

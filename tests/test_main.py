@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from mobilebert_jax import main as main_module
@@ -85,6 +86,23 @@ def test_each_end_has_its_exit_code(
     monkeypatch.setattr("mobilebert_jax.stages.run", fail)
     assert main_module.main([DEMO]) == code
     assert str(error) in capsys.readouterr().err
+
+
+def test_a_lost_connection_ends_as_a_lost_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: closed by peer")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("mobilebert_jax.stages.run", fail)
+    monkeypatch.setattr("mobilebert_jax.run.health.abort", said.append)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        main_module.main([DEMO])
+    assert not said
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    main_module.main([DEMO])
+    assert len(said) == 1 and "closed by peer" in said[0]
 
 
 def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

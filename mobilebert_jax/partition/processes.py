@@ -14,7 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax._src import distributed  # the only way to the key-value store and to barriers with a limit
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from mobilebert_jax.config import InputError
 from mobilebert_jax.partition.cluster import Cluster
@@ -47,6 +51,33 @@ def join(cluster: Cluster, heartbeat_seconds: int, limit_s: float) -> None:
         raise PeerLost(f"the processes of this run did not find each other: {error}") from error
     if jax.process_count() > 1:
         _client().key_value_set(f"host/{jax.process_index()}", socket.gethostname())
+        wait_for_all("connection")
+        _connect()
+
+
+def _connect() -> None:
+    """Exchanges a number between all devices, which makes the connections between their hosts.
+
+    On CPUs the library gloo waits 30 s for a host to connect, and hosts are never again as close
+    together as now: one may compile the first step for longer than another.
+    """
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("all",))
+    one_each = jax.jit(
+        lambda: jnp.ones(len(jax.devices())), out_shardings=NamedSharding(mesh, P("all"))
+    )
+    add = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))
+    try:
+        jax.block_until_ready(add(one_each()))
+    except jax.errors.JaxRuntimeError as error:
+        raise PeerLost(f"the processes of this run could not connect: {error}") from error
+
+
+def was_lost(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether `error` says that another process could not be reached, and not what is wrong here.
+
+    gloo names itself in all of its errors.
+    """
+    return jax.process_count() > 1 and "gloo" in str(error).lower()
 
 
 def in_cluster(environment: Mapping[str, str]) -> bool:
