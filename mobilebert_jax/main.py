@@ -41,7 +41,10 @@ USAGE = """usage: mobilebert-jax --config=EXPERIMENT.py[:SCALE] [--config.KEY=VA
     --plan_json=FILE        write the plan there too
   --profile=FIRST:LAST      trace these steps of every stage
   --coordinator=HOST:PORT --processes=N --process=I
-                            this is process I of N, where no cluster says so"""
+                            this is process I of N, where no cluster says so
+A value may follow its flag after a blank as well as after =."""
+SWITCHES = ("dry_run", "suggest")
+"""Flags without a value."""
 
 
 class Order(NamedTuple):
@@ -62,6 +65,7 @@ def parse(arguments: Sequence[str]) -> Order:
 
     Raises InputError naming the mistake and the nearest valid choice.
     """
+    arguments = _with_equals_signs(arguments)
     experiment = _experiment(arguments)
     _check_experiment(experiment)
     known = _parse_flags([f"--config={experiment}"])
@@ -83,12 +87,27 @@ def parse(arguments: Sequence[str]) -> Order:
     )
 
 
+def _with_equals_signs(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with every flag and the value that follows it made one."""
+    joined: list[str] = []
+    wants_value = False
+    for argument in arguments:
+        if wants_value and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+            wants_value = False
+        else:
+            joined.append(argument)
+            name = argument.lstrip("-").removeprefix("no")
+            wants_value = argument.startswith("--") and "=" not in name and name not in SWITCHES
+    return joined
+
+
 def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
     values, argv = flags.FlagValues(), ["mobilebert-jax", *arguments]
     config_flags.DEFINE_config_file(
         "config", None, "Experiment file.", flag_values=values, sys_argv=argv
     )
-    for name in ("dry_run", "suggest"):
+    for name in SWITCHES:
         flags.DEFINE_bool(name, False, "See USAGE.", flag_values=values)
     for name, default in (("profile", ""), ("plan", ""), ("plan_layers", "some")):
         flags.DEFINE_string(name, default, "See USAGE.", flag_values=values)

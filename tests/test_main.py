@@ -38,6 +38,10 @@ MISTAKES = [
     ((DEMO, "--dryrun"), "there is no flag --dryrun; the nearest is --dry_run"),
     ((DEMO, "--dry_run=perhaps"), "dry_run"),
     ((DEMO, "distill"), "unexpected argument 'distill'"),
+    ((DEMO, "--dry_run", "distill"), "unexpected argument 'distill'"),
+    ((DEMO, "--config.seed", "7", "distill"), "unexpected argument 'distill'"),
+    ((DEMO, "--config.seed", "--dry_run"), "--config.seed needs a value"),
+    ((DEMO, "--config.sead", "7"), "the nearest is config.seed"),
 ]
 
 
@@ -103,6 +107,17 @@ def test_a_lost_connection_ends_as_a_lost_process_does(monkeypatch: pytest.Monke
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     main_module.main([DEMO])
     assert len(said) == 1 and "closed by peer" in said[0]
+
+
+def test_a_value_may_follow_its_flag_after_a_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    line = f"{DEMO} --dry_run --config.seed=7 --config.data.whole_words=True --plan=v5e-256"
+    with_signs, with_blanks = (
+        main_module.parse(text.split()) for text in (line, line.replace("=", " "))
+    )
+    assert with_signs == with_blanks
+    assert with_blanks.dry_run and with_blanks.plan == "v5e-256"
+    assert with_blanks.config.seed == 7 and with_blanks.config.data.whole_words
 
 
 def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

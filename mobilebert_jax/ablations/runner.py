@@ -55,23 +55,30 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
                 f"{number * len(chosen) + index + 1} of {len(chosen) * len(seeds)}: "
                 f"{variant.name}, seed {seed}: {trial['scores']['masked_lm_loss']:.4f} nats"
             )
-        # After every seed: a run that is stopped early has a page of those that are complete.
-        outcome = {**_about(config, shared), **found, **compared(config, chosen, trials)}
-        if processes.is_first():
-            page.write(outcome, path)
+            # A run that is stopped early has a page: with the first seed of the variants so far,
+            # later of the seeds that all variants have.
+            if number == 0 or variant is chosen[-1]:
+                outcome = {**_about(config, shared), **found, **compared(config, chosen, trials)}
+                if processes.is_first():
+                    page.write(outcome, path)
     table.show(outcome, console, path)
 
 
 def compared(
     config: Config, chosen: list[Variant], trials: dict[str, dict[int, dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Returns the figures of each variant by seed, and the verdict on each claim of the paper."""
+    """Returns the figures of each variant by seed, and the verdict on each claim of the paper.
+
+    Variants without a trial are left out, with the claims that concern them.
+    """
     losses = {
         name: [trial["scores"]["masked_lm_loss"] for trial in by_seed.values()]
         for name, by_seed in trials.items()
+        if by_seed
     }
+    ladder = ladder_of(config)
     return {
-        "seeds": list(next(iter(trials.values()))),
+        "seeds": list(trials[chosen[0].name]),
         "variants": [
             {
                 "name": variant.name,
@@ -81,9 +88,13 @@ def compared(
                 "trials": {str(seed): trial for seed, trial in trials[variant.name].items()},
             }
             for variant in chosen
+            if variant.name in losses
         ],
         "claims": claims_of(
-            orders_of(config), ladder_of(config), config.ablations.largest_gain, losses
+            [order for order in orders_of(config) if set(order) <= set(losses)],
+            ladder if set(ladder) <= set(losses) else (),
+            config.ablations.largest_gain,
+            losses,
         ),
     }
 

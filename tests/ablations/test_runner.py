@@ -110,6 +110,29 @@ def test_more_seeds_train_only_the_new_ones(compared: Path) -> None:
     assert len((compared / "runs/tiny/ablations.html").read_text()) == len(page_text)
 
 
+def test_the_page_is_written_after_every_variant_of_the_first_seed_and_every_later_seed(
+    compared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[list[int], list[str], int]] = []
+
+    write = page.write
+
+    def note(outcome: dict[str, Any], path: Path) -> None:
+        names = [variant["name"] for variant in outcome["variants"]]
+        written.append((outcome["seeds"], names, len(outcome["claims"])))
+        write(outcome, path)
+
+    monkeypatch.setattr(page, "write", note)
+    run(compared)
+    names = ["scratch", "control", "student"]
+    assert written == [
+        ([0], names[:1], 0),
+        ([0], names[:2], 1),
+        ([0], names, 2),
+        ([0, 1], names, 2),
+    ]
+
+
 def synthetic() -> dict[str, Any]:
     def trial(loss: float, worth: float) -> dict[str, Any]:
         scores = {
