@@ -14,6 +14,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from mobilebert_jax import bounds
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
 
@@ -58,21 +59,21 @@ class InputError(Exception):
 class Data:
     """Text, and how pretraining examples are cut from it (paper section 4.2; BERT's recipe)."""
 
-    source: str = "python_docs"
+    source: bounds.Text = "python_docs"
     """Where documents come from: `python_docs`, `text:GLOB`, `wikiextractor:GLOB`,
     `jsonl:GLOB[#FIELD]` or `tfds:NAME[#FIELD]`; several as `0.7 text:a/*.txt + 0.3 python_docs`."""
-    prepared: str = ""
+    prepared: bounds.Text = ""
     """The finished stage `prepare` of another run to use instead of preparing `source`."""
-    held_out: float = 0.02
+    held_out: bounds.HeldOut = 0.02
     """Share of documents kept from training, chosen by a hash of their text."""
-    max_megabytes: int = 0
+    max_megabytes: bounds.MegabytesOrAll = 0
     """Stop reading a source after this much text; 0 reads all."""
-    length: int = 128
+    length: bounds.Length = 128
     """Tokens of one example, special tokens included (S)."""
-    max_predictions: int = 20
+    max_predictions: bounds.Tokens = 20
     """Most positions predicted in one example (P)."""
-    mask_rate: float = 0.15
-    short_rate: float = 0.1
+    mask_rate: bounds.Share = 0.15
+    short_rate: bounds.Share = 0.1
     """Share of examples cut to a random shorter length."""
     whole_words: bool = False
     """Mask all pieces of a word together."""
@@ -83,11 +84,11 @@ class Tokenizer:
     """The vocabulary: trained on the corpus, or loaded when `path` is given."""
 
     kind: Literal["wordpiece", "sentencepiece_unigram", "sentencepiece_bpe"] = "wordpiece"
-    path: str = ""
+    path: bounds.Text = ""
     """A `vocab.txt` or a SentencePiece `.model` to load instead of training."""
-    vocab_size: int = 4096
+    vocab_size: bounds.Vocabulary = 4096
     lowercase: bool = True
-    train_megabytes: int = 16
+    train_megabytes: bounds.Megabytes = 16
     """Text that training reads at most."""
 
 
@@ -96,18 +97,18 @@ class Optimizer:
     """Update rule and its rate over time (paper section 4.3)."""
 
     kind: Literal["lamb", "adamw"] = "lamb"
-    peak_rate: float = 1.5e-3
-    warmup_steps: int = 10_000
+    peak_rate: bounds.Rate = 1.5e-3
+    warmup_steps: bounds.StepsOrNone = 10_000
     decay: Literal["linear", "constant"] = "linear"
-    final_rate: float = 1e-4
+    final_rate: bounds.Share = 1e-4
     """Rate at the last step as a share of the peak, for linear decay."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-6
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    beta1: bounds.Decay = 0.9
+    beta2: bounds.Decay = 0.999
+    epsilon: bounds.Epsilon = 1e-6
+    weight_decay: bounds.Rate = 0.01
+    clip_norm: bounds.ClipNorm = 1.0
     bias_correction: bool = False
-    skip_above: float = 0.0
+    skip_above: bounds.Multiple = 0.0
     """A step whose gradient norm is above this multiple of its running median is not applied; 0
     applies every step."""
 
@@ -116,12 +117,12 @@ class Optimizer:
 class Teacher:
     """Pretraining of the IB-BERT teacher on masked-LM and next-sentence prediction."""
 
-    path: str = ""
+    path: bounds.Text = ""
     """The finished teacher stage of another run to use instead of training one, or a network from
     elsewhere (a BERT too), of which `model` must tell the sizes."""
     model: ModelConfig = sizes.IB_BERT_LARGE
-    steps: int = 500_000
-    batch_size: int = 4096
+    steps: bounds.Steps = 500_000
+    batch_size: bounds.BatchSize = 4096
     optimizer: Optimizer = Optimizer()
 
 
@@ -134,15 +135,15 @@ class Transfer:
     distillation; `auxiliary` adds the transfer losses to distillation instead."""
     copy_embeddings: bool = True
     """Start the student from the teacher's embeddings and heads, which must then have its sizes."""
-    steps: int = 240_000
+    steps: bounds.Steps = 240_000
     """Steps over all layers together."""
-    batch_size: int = 2048
-    lower_rate: float = 0.1
+    batch_size: bounds.BatchSize = 2048
+    lower_rate: bounds.Share = 0.1
     """Rate of the layers below the active one, as a share of its own; 0 freezes them."""
-    feature_map: float = 100.0
-    mean: float = 5000.0
-    variance: float = 5.0
-    attention: float = 1.0
+    feature_map: bounds.LossWeight = 100.0
+    mean: bounds.LossWeight = 5000.0
+    variance: bounds.LossWeight = 5.0
+    attention: bounds.LossWeight = 1.0
     average_layers: bool = False
     """Divide the losses by the number of layers, as the authors' code does; clipping sees it."""
     all_teacher_statistics: bool = False
@@ -156,12 +157,12 @@ class Transfer:
 class Distill:
     """Pretraining distillation of the student (paper section 3.4, last part)."""
 
-    steps: int = 500_000
-    batch_size: int = 2048
-    alpha: float = 0.5
+    steps: bounds.Steps = 500_000
+    batch_size: bounds.BatchSize = 2048
+    alpha: bounds.Share = 0.5
     """Share of the hard-label masked-LM loss; the teacher's distribution has the rest. With 1 the
     teacher is not run."""
-    temperature: float = 1.0
+    temperature: bounds.Temperature = 1.0
     optimizer: Optimizer = Optimizer()
 
     @property
@@ -174,9 +175,9 @@ class Distill:
 class Evaluate:
     """Measurement on held-out documents."""
 
-    examples: int = 1024
-    batch_size: int = 64
-    sentence: str = "This method returns a new [MASK] with the given name."
+    examples: bounds.Examples = 1024
+    batch_size: bounds.BatchSize = 64
+    sentence: bounds.Text = "This method returns a new [MASK] with the given name."
     """The fill-mask sentence of the report; the tokenizer's own mask token may be written too."""
 
 
@@ -184,27 +185,27 @@ class Evaluate:
 class Search:
     """Settings of fine-tuning that are tried: every combination of them, with every seed."""
 
-    batch_sizes: tuple[int, ...] = (32,)
-    rates: tuple[float, ...] = (5e-5,)
-    epochs: tuple[int, ...] = (4,)
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    batch_sizes: tuple[bounds.BatchSize, ...] = (32,)
+    rates: tuple[bounds.PositiveRate, ...] = (5e-5,)
+    epochs: tuple[bounds.Many, ...] = (4,)
+    seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
     """Question answering by a span of a text, as for SQuAD (BERT's recipe)."""
 
-    length: int = 384
+    length: bounds.Length = 384
     """Tokens of one window, question and special tokens included."""
-    stride: int = 128
+    stride: bounds.Tokens = 128
     """Context tokens from the start of a window to that of the next."""
-    query_length: int = 64
+    query_length: bounds.Tokens = 64
     """Question tokens beyond this many are cut off."""
-    answer_length: int = 30
+    answer_length: bounds.Tokens = 30
     """Most tokens of an answer."""
-    n_best: int = 20
+    n_best: bounds.Tokens = 20
     """Answers kept of each question, and starts and ends looked at in each window."""
-    null_threshold: float = 0.0
+    null_threshold: bounds.Score = 0.0
     """SQuAD v2.0: no answer is given where its score exceeds the best span's by more than this."""
 
 
@@ -212,15 +213,15 @@ class Span:
 class Files:
     """A task's own files, for `classify`, `tag` and the SQuAD tasks."""
 
-    train: str = ""
-    dev: str = ""
-    test: str = ""
+    train: bounds.Text = ""
+    dev: bounds.Text = ""
+    test: bounds.Text = ""
     """May lack the labels; empty for none."""
-    text: str = "text"
+    text: bounds.Text = "text"
     """Column, or JSON field, of the text (`classify`)."""
-    second_text: str = ""
+    second_text: bounds.Text = ""
     """Column of the second text of a pair; empty for single texts."""
-    label: str = "label"
+    label: bounds.Text = "label"
     kind: Literal["classes", "number"] = "classes"
 
 
@@ -228,35 +229,35 @@ class Files:
 class Finetune:
     """Fine-tuning of finished networks on tasks, scored on dev sets (paper section 4.4)."""
 
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[bounds.Text, ...] = ()
     """GLUE: `cola`, `sst-2`, `mrpc`, `sts-b`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; `squad_v1.1`,
     `squad_v2.0`; `classify` and `tag` on files of your own; `odd_man_out`, made of the documents
     that `data.held_out` keeps from pretraining."""
-    source: str = "tfds"
+    source: bounds.Text = "tfds"
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
     files: Files = Files()
-    networks: tuple[str, ...] = ("student",)
+    networks: tuple[bounds.Text, ...] = ("student",)
     """What is fine-tuned: `student`, `teacher`, `control`, `twin`, or `untrained`, the student's
     network with random parameters."""
-    pretrained: str = ""
+    pretrained: bounds.Text = ""
     """What to use as the student: the folder of a finished training stage or trial, of any run, or
     a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
     Its output layer is kept where it is of a task with the same labels."""
-    length: int = 128
+    length: bounds.Length = 128
     """Tokens of one example at most, special tokens included; longer texts are cut."""
     search: Search = Search()
-    dropout: float = 0.1
+    dropout: bounds.NotAll = 0.1
     """Of the features that the task's output layer reads."""
-    warmup: float = 0.1
+    warmup: bounds.NotAll = 0.1
     """Share of the steps in which the rate rises, before it falls to 0."""
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    weight_decay: bounds.Rate = 0.01
+    clip_norm: bounds.ClipNorm = 1.0
     bias_correction: bool = True
     """Without it, as in BERT, small training sets end untrained for some seeds."""
     quantized: bool = False
     """Compute as 8-bit integers would, so that the network learns to bear it; for networks with
     NoNorm that were fine-tuned in full precision before."""
-    calibration_rows: int = 100
+    calibration_rows: bounds.Examples = 100
     """Training rows that show the ranges of 8-bit numbers, before training and for export."""
     span: Span = Span()
 
@@ -265,18 +266,18 @@ class Finetune:
 class Export:
     """Networks as files for elsewhere (paper section 4.4.3: latency on a phone, 8-bit weights)."""
 
-    model: str = ""
+    model: bounds.Text = ""
     """What to export: the folder of a run, or of a training stage or trial of one, a folder of
     Hugging Face, or a TensorFlow checkpoint of the authors; empty for the run's own student, and
     what it was fine-tuned to."""
-    formats: tuple[str, ...] = ("huggingface",)
+    formats: tuple[bounds.Text, ...] = ("huggingface",)
     """`huggingface`, `mobilebert_jax` (for what that cannot express), `litert_float32`,
     `litert_weight_int8`, `litert_dynamic_int8`, `litert_int8`, `onnx`, `stablehlo`."""
-    length: int = 128
+    length: bounds.Length = 128
     """Tokens of an example, where a format has fixed shapes and the network has no task."""
     skip_missing: bool = False
     """Leave out formats whose packages are not installed, and say so, instead of stopping."""
-    licence: str = ""
+    licence: bounds.Text = ""
     """For the model card, such as `apache-2.0`."""
 
 
@@ -285,18 +286,18 @@ class Ablations:
     """Variants of the experiment that are trained with several seeds and compared (paper, Tables 8
     and 9). Records and teacher are shared; `seed` is the teacher's."""
 
-    variants: tuple[str, ...] = ()
+    variants: tuple[bounds.Text, ...] = ()
     """`NAME STAGE SETTING=VALUE ...` each. STAGE is the stage whose network is compared: `distill`,
     `control` or `twin`. Without variants the experiment itself runs."""
-    only: tuple[str, ...] = ()
+    only: tuple[bounds.Text, ...] = ()
     """Names of the variants to run; empty for all."""
-    orders: tuple[str, ...] = ()
+    orders: tuple[bounds.Text, ...] = ()
     """`BETTER < WORSE`: variants whose held-out losses the paper orders so."""
-    ladder: tuple[str, ...] = ()
+    ladder: tuple[bounds.Text, ...] = ()
     """Variants each of which adds one part to the one before."""
-    largest_gain: str = ""
+    largest_gain: bounds.Text = ""
     """The variant of the ladder whose part gains most, according to the paper."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
     """Seeds of the students: first parameters and order of the data."""
 
 
@@ -308,10 +309,10 @@ TeacherRemat = Literal["same", "none", "dots", "feedforward", "full"]
 class Mesh:
     """Devices along each axis; -1 takes what is left."""
 
-    data: int = -1
-    fsdp: int = 1
-    model: int = 1
-    slices: int = 0
+    data: bounds.Axis = -1
+    fsdp: bounds.Axis = 1
+    model: bounds.Axis = 1
+    slices: bounds.ManyOrNone = 0
     """Groups of devices that a slower network joins, between which only `data` is cut; 0 takes as
     many as the devices say they belong to."""
 
@@ -320,48 +321,48 @@ class Mesh:
 class Execution:
     """How the machine is used; nothing here may change a number beyond float tolerance."""
 
-    runs_dir: str = "runs"
+    runs_dir: bounds.Text = "runs"
     """Folder of all runs, on a disk that all hosts see, or `gs://BUCKET/FOLDER`."""
     mesh: Mesh = Mesh()
     fsdp_cuts: Literal["parameters", "moments", "state"] = "parameters"
     """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
     when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
     between steps, each step beginning by gathering all parameters, in the type of its products."""
-    micro_batches: int = 1
+    micro_batches: bounds.Many = 1
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Remat = "none"
     """What a block keeps for its backward pass: everything, all matrix products, those of the
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
     """The same of the teacher's own training, whose products are eight times as wide."""
-    student_unroll: int = 1
+    student_unroll: bounds.Few = 1
     """Blocks in one round of a student's loops, in its training: more may run faster, and compile
     longer. With all of them there is no loop."""
-    teacher_unroll: int = 1
+    teacher_unroll: bounds.Few = 1
     """The same of a teacher that is only looked at, and of both where all layers are compared."""
     cpu_products: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
     being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
     processor has instructions for it (AMX or AVX-512 BF16)."""
-    compile_ahead: int = 1
+    compile_ahead: bounds.FewOrNone = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
-    workers: int = 0
+    workers: bounds.ManyOrNone = 0
     """Processes that prepare text; 0 takes one a core."""
-    prefetch: int = 4
+    prefetch: bounds.Many = 4
     """Batches made ahead of the step that needs them."""
-    log_every: int = 20
-    eval_every: int = 0
+    log_every: bounds.Steps = 20
+    eval_every: bounds.StepsOrNone = 0
     """Steps between held-out losses during training; 0 never."""
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
+    checkpoint_every: bounds.Steps = 1000
+    keep_checkpoints: bounds.Many = 2
     """Newest checkpoints that are kept."""
-    keep_every: int = 0
+    keep_every: bounds.StepsOrNone = 0
     """Steps between checkpoints that are kept for good; 0 keeps only the newest."""
-    hang_minutes: float = 30.0
+    hang_minutes: bounds.Minutes = 30.0
     """Time without a finished step, or waiting for another process, after which a process ends."""
-    heartbeat_seconds: int = 100
+    heartbeat_seconds: bounds.Seconds = 100
     """Silence after which a process of a cluster counts as lost."""
-    max_nonfinite: int = 5
+    max_nonfinite: bounds.Many = 5
     """Steps with a non-finite loss or gradient, none of which is applied, before training stops."""
 
     def remat_of(self, stage: str) -> Remat:
@@ -379,10 +380,10 @@ class Execution:
 class Config:
     """One experiment: a list of stages and the settings of each."""
 
-    name: str = "run"
+    name: bounds.FolderName = "run"
     """Folder below `execution.runs_dir` that holds everything the run makes."""
-    seed: int = 0
-    stages: tuple[str, ...] = STAGES[: -len(AFTERWARDS)]
+    seed: bounds.Seed = 0
+    stages: tuple[bounds.Text, ...] = STAGES[: -len(AFTERWARDS)]
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix products; parameters, norms, softmax, heads and losses stay float32."""
     data: Data = Data()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from mobilebert_jax import bounds
 from mobilebert_jax.config import Config, InputError, nearest
 from mobilebert_jax.contradictions import problems
 
@@ -21,8 +22,16 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 def from_config_dict(config_dict: ml_collections.ConfigDict) -> Config:
     """Returns the typed, checked form of `config_dict`; raises InputError listing every mistake."""
-    config = _build(Config, config_dict.to_dict(), "")
-    found = problems(config)
+    wrong: dict[str, str] = {}
+    config = _build(Config, config_dict.to_dict(), "", wrong)
+    wrong |= {key: said for key, said in bounds.problems(config).items() if key not in wrong}
+    found = [*wrong.values()]
+    # What stands in place of a wrong value has no part in a contradiction.
+    found += [
+        said
+        for said in problems(bounds.with_defaults(config, Config()))
+        if not any(f"{k}=" in said for k in wrong)
+    ]
     if found:
         raise InputError(
             "the configuration cannot be used:\n" + "\n".join(f"  - {p}" for p in found)
@@ -30,29 +39,39 @@ def from_config_dict(config_dict: ml_collections.ConfigDict) -> Config:
     return config
 
 
-def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
-    """Builds dataclass `cls` from nested dicts, checking names, choices and types."""
+def _build(cls: type, values: Mapping[str, Any], path: str, wrong: dict[str, str]) -> Any:
+    """Builds dataclass `cls` from nested dicts, checking names, choices and types.
+
+    What is wrong is added to `wrong` by key, and the default stands in its place.
+    """
     hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise InputError(
-                f"there is no setting {path}{key}; the nearest is {path}{nearest(key, hints)}"
-            )
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     built = {}
-    for key, value in values.items():
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            value = _build(typing.cast(type, hint), value, f"{path}{key}.")
-        elif typing.get_origin(hint) is tuple:
-            value = _entries(f"{path}{key}", value, typing.get_args(hint)[0])
-        elif typing.get_origin(hint) is Literal:
-            _check_choice(f"{path}{key}", value, typing.get_args(hint))
-        elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif not isinstance(value, hint):
-            raise InputError(f"{path}{key}={value!r} must be of type {hint.__name__}")
-        built[key] = value
+    for name, value in values.items():
+        key = f"{path}{name}"
+        if name not in hints:
+            wrong[key] = f"there is no setting {key}; the nearest is {path}{nearest(name, hints)}"
+        elif dataclasses.is_dataclass(hints[name]):
+            built[name] = _build(typing.cast(type, hints[name]), value, f"{key}.", wrong)
+        else:
+            try:
+                built[name] = _typed(key, value, hints[name])
+            except InputError as error:
+                wrong[key] = str(error)
+                built[name] = defaults[name]
     return cls(**built)
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    if typing.get_origin(hint) is tuple:
+        return _entries(key, value, typing.get_args(hint)[0])
+    if typing.get_origin(hint) is Literal:
+        _check_choice(key, value, typing.get_args(hint))
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{key}={value!r} must be of type {hint.__name__}")
+    return value
 
 
 def _entries(key: str, values: Iterable[Any], kind: type) -> tuple[Any, ...]:

@@ -131,33 +131,36 @@ def test_a_value_of_a_wrong_type_is_named(
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"stages": ("prepair",)}, "stages names 'prepair'; stages are prepare, teacher"),
     ({"stages": ("prepair",)}, "the nearest is 'prepare'"),
-    ({"teacher__steps": 0}, "teacher.steps=0 must be at least 1"),
-    ({"evaluate__examples": 0}, "evaluate.examples=0 must be at least 1"),
-    ({"execution__checkpoint_every": 0}, "execution.checkpoint_every=0 must be at least 1"),
-    ({"execution__prefetch": 0}, "execution.prefetch=0 must be at least 1"),
-    ({"execution__micro_batches": 0}, "execution.micro_batches=0 must be at least 1"),
-    ({"execution__workers": -1}, "execution.workers=-1 must be at least 0"),
-    ({"distill__alpha": 1.5}, "distill.alpha=1.5 must lie between 0 and 1"),
-    ({"data__held_out": 0.0}, "data.held_out=0.0 must lie strictly between 0 and 1"),
+    ({"teacher__steps": 0}, "teacher.steps=0 must be from 1 to 1,000,000,000; the nearest is 1"),
+    ({"evaluate__examples": 0}, "evaluate.examples=0 must be from 1 to"),
+    ({"execution__checkpoint_every": 0}, "execution.checkpoint_every=0 must be from 1 to"),
+    ({"execution__prefetch": 0}, "execution.prefetch=0 must be from 1 to"),
+    ({"execution__micro_batches": 0}, "execution.micro_batches=0 must be from 1 to"),
+    ({"execution__workers": -1}, "execution.workers=-1 must be from 0 to"),
+    ({"distill__alpha": 1.5}, "distill.alpha=1.5 must be from 0 to 1; the nearest is 1.0"),
+    ({"data__held_out": 0.0}, "data.held_out=0.0 must be from 1e-09 to 0.99"),
     (
         {"precision": "bfloat16", "execution__cpu_products": "bfloat16"},
         "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
         "precision=bfloat16 computes all of a block in bfloat16 already",
     ),
-    ({"distill__temperature": 0.0}, "distill.temperature=0.0 must be above 0"),
+    ({"distill__temperature": 0.0}, "distill.temperature=0.0 must be from 0.01 to 100"),
     ({"name": "a/b"}, "name='a/b' must be a plain folder name"),
     ({"name": ""}, "name='' must be a plain folder name"),
     ({"name": ".."}, "name='..' must be a plain folder name"),
-    ({"data__length": 4}, "data.length=4 must be at least 8"),
-    ({"data__max_predictions": 200}, "data.max_predictions=200 must lie between 1 and"),
+    ({"data__length": 4}, "data.length=4 must be from 8 to"),
+    ({"data__max_predictions": 200}, "data.max_predictions=200 must be at most data.length=128"),
     ({"data__length": 1024}, "data.length=1024 exceeds teacher.model.max_positions=512"),
     ({"tokenizer__vocab_size": 40000}, "student.vocab_size=30522 is smaller than"),
     ({"execution__micro_batches": 3}, "teacher.batch_size=4096 does not divide into"),
     ({"student__heads": 3}, "student.heads=3 does not divide bottleneck=128"),
-    ({"distill__optimizer__clip_norm": 0.0}, "distill.optimizer.clip_norm=0.0 must be above 0"),
-    ({"finetune__clip_norm": -1.0}, "finetune.clip_norm=-1.0 must be above 0"),
-    ({"finetune__weight_decay": -1.0}, "finetune.weight_decay=-1.0 must be at least 0"),
-    ({"finetune__calibration_rows": 0}, "finetune.calibration_rows=0 must be at least 1"),
+    (
+        {"distill__optimizer__clip_norm": 0.0},
+        "distill.optimizer.clip_norm=0.0 must be from 1e-06 to 1e+30",
+    ),
+    ({"finetune__clip_norm": -1.0}, "finetune.clip_norm=-1.0 must be from 1e-06"),
+    ({"finetune__weight_decay": -1.0}, "finetune.weight_decay=-1.0 must be from 0 to"),
+    ({"finetune__calibration_rows": 0}, "finetune.calibration_rows=0 must be from 1 to"),
     ({"student__hidden": 256}, "teacher.model.hidden=512 and student.hidden=256 must be equal"),
     ({"student__layers": 12}, "teacher.model.layers=24 and student.layers=12 must be equal"),
     ({"transfer__steps": 30}, "transfer.steps=30 leaves no step to some of the 24 layers"),
@@ -179,6 +182,12 @@ def test_all_contradictions_are_listed_at_once() -> None:
     assert lines[0] == "the configuration cannot be used:"
     for key in ("distill.alpha=", "data.length=1024", "name='a/b'", "student.heads=3"):
         assert any(line.startswith(f"  - {key}") for line in lines), key
+
+
+def test_a_wrong_value_has_no_part_in_a_contradiction() -> None:
+    message = refusal(data__length=4, transfer__steps=0, tokenizer__kind="sentence", seed=-1)
+    assert len(message.splitlines()) == 5
+    assert "max_predictions" not in message and "leaves no step" not in message
 
 
 def test_what_is_not_contradictory_passes() -> None:

@@ -11,6 +11,8 @@ import dataclasses
 import math
 from typing import Literal
 
+from mobilebert_jax import bounds
+
 Activation = Literal["gelu_tanh", "gelu", "relu", "relu6"]
 Norm = Literal["layer_norm", "no_norm"]
 QueryKeySource = Literal["block_input", "shared_bottleneck", "bottleneck_input"]
@@ -20,26 +22,26 @@ QueryKeySource = Literal["block_input", "shared_bottleneck", "bottleneck_input"]
 class ModelConfig:
     """Settings of one network; the defaults are the released MobileBERT student."""
 
-    vocab_size: int = 0
+    vocab_size: bounds.VocabularyOrNone = 0
     """Rows of the word table; 0 takes the size of the tokenizer."""
-    type_vocab_size: int = 2
-    max_positions: int = 512
-    hidden: int = 512
+    type_vocab_size: bounds.Few = 2
+    max_positions: bounds.Width = 512
+    hidden: bounds.Width = 512
     """Width of the features that pass between blocks."""
-    bottleneck: int = 128
+    bottleneck: bounds.Width = 128
     """Width inside a block; equal to `hidden` in a network without bottlenecks."""
-    embedding: int = 128
+    embedding: bounds.Width = 128
     """Width of the word table."""
-    intermediate: int = 512
+    intermediate: bounds.Width = 512
     """Inner width of a feed-forward network."""
-    layers: int = 24
-    heads: int = 4
-    feedforwards: int = 4
+    layers: bounds.Few = 24
+    heads: bounds.Few = 4
+    feedforwards: bounds.Few = 4
     """Feed-forward networks stacked in one block."""
     activation: Activation = "relu"
     norm: Norm = "no_norm"
-    hidden_dropout: float = 0.0
-    attention_dropout: float = 0.1
+    hidden_dropout: bounds.NotAll = 0.0
+    attention_dropout: bounds.NotAll = 0.1
     trigram: bool = True
     """Embed each position from the words next to it as well, and project to `hidden`."""
     trigram_masks_padding: bool = True
@@ -52,7 +54,7 @@ class ModelConfig:
     then feeds the values too (TINY)."""
     pooler: bool = False
     """Pass the first position through dense + tanh before classification."""
-    initializer_range: float = 0.02
+    initializer_range: bounds.Deviation = 0.02
 
 
 IB_BERT_LARGE = ModelConfig(
@@ -111,20 +113,6 @@ PUBLISHED = {
     "bert_large": BERT_LARGE,
 }
 
-
-_POSITIVE = (
-    "type_vocab_size",
-    "max_positions",
-    "hidden",
-    "bottleneck",
-    "embedding",
-    "intermediate",
-    "layers",
-    "heads",
-    "feedforwards",
-)
-
-
 _ARRAYS = (
     ("vocab_size", "embedding"),
     ("type_vocab_size", "hidden"),
@@ -137,13 +125,13 @@ _MOST_NUMBERS = 2**31 - 1
 
 
 def problems(config: ModelConfig) -> list[str]:
-    """Returns one sentence for each setting that contradicts another, naming what is allowed."""
+    """Returns one sentence for each setting that is out of bounds, or else contradicts another."""
+    return [*bounds.problems(config).values()] or contradictions(config)
+
+
+def contradictions(config: ModelConfig) -> list[str]:
+    """Returns one sentence for each setting, within its bounds, that contradicts another."""
     found = [
-        f"{name}={getattr(config, name)} must be at least 1"
-        for name in _POSITIVE
-        if getattr(config, name) < 1
-    ]
-    found += [
         f"{' x '.join(f'{name}={getattr(config, name)}' for name in names)} are too many numbers; "
         f"at most {_MOST_NUMBERS:,} are possible"
         for names in _ARRAYS
@@ -171,15 +159,8 @@ def problems(config: ModelConfig) -> list[str]:
         found.append(
             f"trigram=False needs embedding equal to hidden={config.hidden}, not {config.embedding}"
         )
-    if config.vocab_size < 0:
-        found.append(f"vocab_size={config.vocab_size} must be 0 (the tokenizer's) or more")
-    if not 0.0 < config.initializer_range < math.inf:
-        found.append(f"initializer_range={config.initializer_range} must be finite and above 0")
     if config.embedding > config.hidden:
         found.append(f"embedding={config.embedding} is wider than hidden={config.hidden}")
-    for name in ("hidden_dropout", "attention_dropout"):
-        if not 0.0 <= getattr(config, name) < 1.0:
-            found.append(f"{name}={getattr(config, name)} must lie in [0, 1)")
     return found
 
 
