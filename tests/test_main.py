@@ -34,7 +34,7 @@ MISTAKES = [
     ((DEMO, "--config.data.whole_words=perhaps"), "data.whole_words"),
     ((DEMO, "--config.precision=float16"), "overflow float16"),
     ((DEMO, "--config.stages=prepare,teach"), "the nearest is 'teacher'"),
-    ((DEMO, "--config.distill.alpha=2.0"), "distill.alpha=2.0 must lie between 0 and 1"),
+    ((DEMO, "--config.distill.alpha=2.0"), "distill.alpha=2.0 must be from 0 to 1"),
     ((DEMO, "--dryrun"), "there is no flag --dryrun; the nearest is --dry_run"),
     ((DEMO, "--dry_run=perhaps"), "dry_run"),
     ((DEMO, "distill"), "unexpected argument 'distill'"),

@@ -122,7 +122,7 @@ def test_a_transfer_that_progressive_would_cut_short_is_refused() -> None:
         ({"variants": ("a distill transfer.attention=much",)}, "must be of type float"),
         ({"variants": ("a distill transfer.copy_embeddings=no",)}, "must be of type bool"),
         ({"variants": ("a distill transfer.strategy=joined",)}, "the nearest is 'joint'"),
-        ({"variants": ("a distill distill.alpha=2",)}, "must lie between 0 and 1"),
+        ({"variants": ("a distill distill.alpha=2",)}, "must be from 0 to 1"),
         ({"only": ("d",)}, "names 'd', which is no variant"),
         ({"orders": ("a > b",)}, "is not of the form 'BETTER < WORSE'"),
         ({"orders": ("a < d",)}, "names 'd', which is no variant"),
