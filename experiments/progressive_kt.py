@@ -14,8 +14,9 @@ distillation 4.0e20; `--dry_run` prints them).
 
 Expected, demo, held-out masked-LM loss in nats: unigram predictor 6.37, teacher 5.2, student 5.0,
 the same without layer-wise transfer (control) 4.9, from scratch (twin) 5.4. At this size the gain
-comes from the teacher's embeddings, heads and word distribution; layer-wise transfer costs 0.08
-(docs/reproduce.md). Expected, paper: GLUE 77.7, SQuAD v1.1 F1 90.0 (not run here).
+comes from the teacher's embeddings, heads and word distribution; layer-wise transfer costs 0.08. It
+pays with a teacher that uses attention (ablations.py:wiki, docs/reproduce.md). Expected, paper:
+GLUE 77.7, SQuAD v1.1 F1 90.0 (not run here).
 """
 
 import dataclasses
