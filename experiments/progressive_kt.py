@@ -89,9 +89,8 @@ def demo() -> Config:
         finetune=Finetune(
             tasks=("odd_man_out",),
             networks=("student", "control", "untrained"),
-            length=64,
-            # Few rows: small batches make more of them than large ones.
-            search=Search(batch_sizes=(8,), rates=(1e-3,), epochs=(6,), seeds=(0, 1, 2)),
+            length=48,
+            search=Search(batch_sizes=(32,), rates=(1e-3,), epochs=(4,), seeds=(0, 1)),
         ),
         export=Export(
             formats=("huggingface", "litert_float32", "litert_weight_int8", "litert_int8"),

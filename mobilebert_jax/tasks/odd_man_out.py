@@ -20,7 +20,7 @@ from mobilebert_jax.data.workers import Workers, started
 from mobilebert_jax.tasks.examples import Example, TaskData
 
 LABELS = ("original", "replaced")
-MOST_SENTENCES = 12_000
+MOST_SENTENCES = 6_000
 MOST_OF_A_DOCUMENT = 25
 """Sentences, so that a long document does not decide what all are about."""
 LEAST_SENTENCES = 100
