@@ -7,6 +7,7 @@ you can cram into a single vector" (ACL 2018), which replaces nouns and verbs on
 """
 
 import functools
+import os
 import random
 import re
 from collections import Counter, defaultdict
@@ -70,7 +71,7 @@ def _collect(
     read_shard = functools.partial(_held_out, share=held_out)
     found: list[tuple[Document, list[str]]] = []
     seen: set[str] = set()
-    at_once = max(workers, 1)
+    at_once = workers or os.cpu_count() or 1  # 0 is one a core
     for start in range(0, len(planned), at_once):
         for documents in pool.map(read_shard, planned[start : start + at_once], "reading"):
             for document in documents:
