@@ -7,7 +7,6 @@ you can cram into a single vector" (ACL 2018), which replaces nouns and verbs on
 """
 
 import functools
-import os
 import random
 import re
 from collections import Counter, defaultdict
@@ -17,7 +16,7 @@ from mobilebert_jax.config import InputError
 from mobilebert_jax.data import corpus, sentences, shards
 from mobilebert_jax.data.corpus import Document, Shard
 from mobilebert_jax.data.units import SHARD_BYTES
-from mobilebert_jax.data.workers import Workers, started
+from mobilebert_jax.data.workers import Workers, available_cores, started
 from mobilebert_jax.tasks.examples import Example, TaskData
 
 LABELS = ("original", "replaced")
@@ -71,7 +70,7 @@ def _collect(
     read_shard = functools.partial(_held_out, share=held_out)
     found: list[tuple[Document, list[str]]] = []
     seen: set[str] = set()
-    at_once = workers or os.cpu_count() or 1  # 0 is one a core
+    at_once = workers or available_cores()
     for start in range(0, len(planned), at_once):
         for documents in pool.map(read_shard, planned[start : start + at_once], "reading"):
             for document in documents:
