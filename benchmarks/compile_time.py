@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilebert_jax import curriculum, train
-from mobilebert_jax.config import Config
-from mobilebert_jax.config_dict import from_config_dict
+from mobilebert_jax import train
+from mobilebert_jax.config.config_dict import from_config_dict
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.data.masking import Vocabulary
-from mobilebert_jax.partition.mesh import make_mesh
-from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.pipeline import curriculum
+from mobilebert_jax.sharding.global_batch import to_devices
+from mobilebert_jax.sharding.mesh import make_mesh
+from mobilebert_jax.training import state as state_lib
+from mobilebert_jax.training.state import Layout
 
 
 class RandomDocuments:
@@ -70,7 +72,7 @@ def measure(
     """Returns seconds of compilation and the median milliseconds of a step."""
     state = state_lib.start(stage.initial(), stage.network, stage.optimizer, Layout(mesh))
     state = state._replace(step=jax.device_put(jnp.int32(phase.start), state.step.sharding))
-    batch, key = train.to_devices(stage.feed, stage.feed[0], mesh), jax.random.key(0)
+    batch, key = to_devices(stage.feed, stage.feed[0], mesh), jax.random.key(0)
     began = time.perf_counter()
     step_fn = train.compile_step(stage, phase, config.execution, state, batch, key)
     compiled = time.perf_counter() - began

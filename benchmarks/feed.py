@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.data import records
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
@@ -80,7 +80,7 @@ def measure(
     for length in LENGTHS:
         for whole_words in (False, True):
             predictions = round(0.15 * length) + 1
-            data = config.Data(length=length, max_predictions=predictions, whole_words=whole_words)
+            data = schema.Data(length=length, max_predictions=predictions, whole_words=whole_words)
             feed = Feed(documents, pieces, data, batch_size=BATCH_SIZE, seed=0)
             found = rates(feed, rounds, batches)
             rows.append(

@@ -54,7 +54,7 @@ def file_of(folder: Path, network: str, mode: str, length: int) -> Path:
 
 def write_files(folder: Path, lengths: list[int]) -> None:
     """Exports what is not in `folder` yet."""
-    from mobilebert_jax.interop import litert
+    from mobilebert_jax.interop.litert import model as litert
 
     folder.mkdir(parents=True, exist_ok=True)
     for network in NETWORKS:
@@ -109,7 +109,7 @@ def torch_call(network: str, length: int, threads: int) -> Call:
     import torch
     import transformers
 
-    from mobilebert_jax.interop import huggingface
+    from mobilebert_jax.interop.huggingface import model as huggingface
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:

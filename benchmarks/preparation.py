@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from benchmarks.plain_tokenizer import PlainTokenizer
-from mobilebert_jax import config
-from mobilebert_jax.data import corpus, records, shards, units, workers
+from mobilebert_jax.config import schema
+from mobilebert_jax.data import corpus, records, shards, work_units, workers
 
 PLAIN_BYTES = 2 << 20  # BERT's tokenizer takes two seconds for it
 PLAIN = "BERT's own"
@@ -40,10 +40,10 @@ class Round:
         return self.megabytes / self.seconds
 
 
-def measure(data: config.Data, vocab: Path, count: int, folder: Path) -> tuple[Round, str]:
+def measure(data: schema.Data, vocab: Path, count: int, folder: Path) -> tuple[Round, str]:
     """Prepares `data` with `count` workers; returns the measurement and the records' digest."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        settings = config.Tokenizer(path=str(vocab))
+        settings = schema.Tokenizer(path=str(vocab))
         start = time.perf_counter()
         manifest = records.prepare(data, settings, Path(out), count, _silent, folder / "cache.json")
         seconds = time.perf_counter() - start
@@ -52,10 +52,12 @@ def measure(data: config.Data, vocab: Path, count: int, folder: Path) -> tuple[R
     return Round(_with(count), seconds, megabytes), manifest["digest"]
 
 
-def sample(data: config.Data, folder: Path) -> list[str]:
+def sample(data: schema.Data, folder: Path) -> list[str]:
     """Returns lines from all parts of the first source."""
-    planned = units.plan(corpus.parse_sources(data.source)[0], data.held_out, folder, 0)
-    return [line for unit in units.limited(planned, PLAIN_BYTES) for line in shards.sample(unit)]
+    planned = work_units.plan(corpus.parse_sources(data.source)[0], data.held_out, folder, 0)
+    return [
+        line for unit in work_units.limited(planned, PLAIN_BYTES) for line in shards.sample(unit)
+    ]
 
 
 def measure_plain(lines: list[str], vocab: Path) -> Round:
@@ -68,14 +70,14 @@ def measure_plain(lines: list[str], vocab: Path) -> Round:
     return Round(PLAIN, seconds, sum(len(line.encode()) for line in lines) / 1e6)
 
 
-def train_vocabulary(data: config.Data, folder: Path, count: int) -> tuple[Path, float]:
+def train_vocabulary(data: schema.Data, folder: Path, count: int) -> tuple[Path, float]:
     """Trains the default vocabulary on `data`; returns its file and the seconds training took."""
     phases: dict[str, list[float]] = {}
 
     def note(phase: str, done: int, total: int) -> None:
         phases.setdefault(phase, []).append(time.perf_counter())
 
-    records.prepare(data, config.Tokenizer(), folder / "first", count, note, folder / "cache.json")
+    records.prepare(data, schema.Tokenizer(), folder / "first", count, note, folder / "cache.json")
     start, end = phases["training tokenizer"]
     return folder / "first" / "tokenizer" / "vocab.txt", end - start
 
@@ -92,7 +94,7 @@ def main() -> None:
     # One worker must be one core: the tokenizer library would otherwise start threads of its own.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     cores = workers.available_cores()
-    data = config.Data(source=arguments.source, max_megabytes=arguments.max_megabytes)
+    data = schema.Data(source=arguments.source, max_megabytes=arguments.max_megabytes)
     rounds: list[Round] = []
     digests = set()
     with tempfile.TemporaryDirectory() as name:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mobilebert_jax.partition.processor import multiplies_bfloat16
+from mobilebert_jax.sharding.cpu_features import multiplies_bfloat16
 
 OURS, ROUNDED = "ours", "ours, products in bfloat16"
 SHIPPED, SAME, AUTOCAST = "pytorch", "pytorch, our memory settings", "pytorch, bfloat16 autocast"

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.plain_tokenizer import PlainTokenizer
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.data import tokenizer
-from mobilebert_jax.tasks import squad_files, squad_windows
-from mobilebert_jax.tasks.squad_files import SquadData
+from mobilebert_jax.finetune.squad import files as squad_files
+from mobilebert_jax.finetune.squad import windows as squad_windows
+from mobilebert_jax.finetune.squad.files import SquadData
 
 
 class Features(NamedTuple):
@@ -34,7 +35,7 @@ class Features(NamedTuple):
     """By position, of the context's tokens."""
 
 
-def plain_features(data: SquadData, plain: PlainTokenizer, span: config.Span) -> list[Features]:
+def plain_features(data: SquadData, plain: PlainTokenizer, span: schema.Span) -> list[Features]:
     """Returns the windows of all questions, one question after the other."""
     features = []
     for question in data.questions:
@@ -110,14 +111,14 @@ def main() -> None:
     questions = whole.questions[: arguments.questions]
     contexts = whole.contexts[: questions[-1].context + 1]
     data = SquadData(contexts, questions, whole.v2, whole.notes)
-    plain, span = PlainTokenizer(arguments.vocab), config.Span()
+    plain, span = PlainTokenizer(arguments.vocab), schema.Span()
     seconds: dict[str, list[float]] = {"plain Python": [], "windows": []}
     for _ in range(arguments.rounds):
         start = time.process_time()
         features = plain_features(data, plain, span)
         seconds["plain Python"].append(time.process_time() - start)
         # Loaded anew, because a tokenizer remembers the words of the round before.
-        ours = tokenizer.load(arguments.vocab, config.Tokenizer())
+        ours = tokenizer.load(arguments.vocab, schema.Tokenizer())
         start = time.process_time()
         made = squad_windows.windows(data, ours, span, training=False)
         made.max_context_T()

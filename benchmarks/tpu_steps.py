@@ -29,18 +29,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax.config import Config, Mesh
-from mobilebert_jax.model import side_by_side
+from mobilebert_jax.config.digest import settle
+from mobilebert_jax.config.execution import Mesh
+from mobilebert_jax.config.schema import Config
+from mobilebert_jax.model import teacher_student
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import transfer
 from mobilebert_jax.objective.losses import Batch, Measured, Params
-from mobilebert_jax.optimizer.part import EVERYTHING
-from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.optimizer.trainable import EVERYTHING
 from mobilebert_jax.plan import devices, programs, topology
 from mobilebert_jax.plan.compiled import Compiled, compile_program
 from mobilebert_jax.plan.programs import Program
-from mobilebert_jax.run.state import Layout
-from mobilebert_jax.science import settle
+from mobilebert_jax.sharding.mesh import make_mesh
+from mobilebert_jax.training.state import Layout
 
 BATCH = 2048
 VOCABULARY = 30522
@@ -117,7 +118,7 @@ def gated(config: Config, layout: Layout) -> Program:
         def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
             return transfer.layer_totals(taught, wanted, batch["input_mask"])
 
-        both = side_by_side.run(student, teacher, params, teacher_params, batch, compare)
+        both = teacher_student.run(student, teacher, params, teacher_params, batch, compare)
         # Which layer's turn it is must not be known to the compiler: the first word tells.
         gates_N = jnp.arange(layers) == batch["input_ids"][0, 0] % layers
         totals = {name: total_N * gates_N for name, total_N in both.found.items()}

@@ -33,8 +33,8 @@ from typing import Any
 
 import ml_collections
 
-from mobilebert_jax.config import Ablations, Config, Optimizer
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.schema import Ablations, Config, Optimizer
 
 SCALES = ("demo", "wiki", "small", "paper")
 

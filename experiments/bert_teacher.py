@@ -25,17 +25,17 @@ import dataclasses
 
 import ml_collections
 
-from mobilebert_jax.config import (
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import (
     Config,
     Data,
     Distill,
     Evaluate,
-    Execution,
     Optimizer,
     Teacher,
     Transfer,
 )
-from mobilebert_jax.config_dict import to_config_dict
 from mobilebert_jax.model import sizes
 
 SCALES = ("base", "large")

@@ -17,8 +17,9 @@ Expected: depends on the files; the report shows median and range over the seeds
 
 import ml_collections
 
-from mobilebert_jax.config import Config, Evaluate, Execution, Files, Finetune, Search
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config, Evaluate, Files, Finetune, Search
 
 SCALES = ("quick",)
 

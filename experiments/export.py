@@ -27,8 +27,8 @@ figures for SQuAD v1.1 are one to two points of F1.
 
 import ml_collections
 
-from mobilebert_jax.config import EXPORT_FORMATS, Config, Export
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.schema import EXPORT_FORMATS, Config, Export
 
 SCALES = ("huggingface", "phone", "all")
 

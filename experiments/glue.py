@@ -21,8 +21,9 @@ QQP 70.2, MNLI 83.3 / 82.6, QNLI 90.6, RTE 66.2, GLUE 77.7.
 
 import ml_collections
 
-from mobilebert_jax.config import GLUE_TASKS, Config, Evaluate, Execution, Finetune, Search
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import GLUE_TASKS, Config, Evaluate, Finetune, Search
 
 SCALES = ("quick", "search")
 

@@ -23,23 +23,22 @@ import dataclasses
 
 import ml_collections
 
-from mobilebert_jax.config import (
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution, Mesh
+from mobilebert_jax.config.schema import (
     STAGES,
     Config,
     Data,
     Distill,
     Evaluate,
-    Execution,
     Export,
     Finetune,
-    Mesh,
     Optimizer,
     Search,
     Teacher,
     Tokenizer,
     Transfer,
 )
-from mobilebert_jax.config_dict import to_config_dict
 from mobilebert_jax.model import sizes
 
 SCALES = ("demo", "small", "paper")

@@ -20,8 +20,9 @@ of full-integer MobileBERTs, SQuAD v1.1 F1: 90 becomes 88.
 
 import ml_collections
 
-from mobilebert_jax.config import Config, Evaluate, Execution, Export, Finetune, Search
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config, Evaluate, Export, Finetune, Search
 
 SCALES = ("quick",)
 

@@ -21,8 +21,9 @@ Expected, dev set, the published student: v1.1 EM 82.9, F1 90.0; v2.0 EM 76.2, F
 
 import ml_collections
 
-from mobilebert_jax.config import SQUAD_TASKS, Config, Evaluate, Execution, Finetune, Search
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import SQUAD_TASKS, Config, Evaluate, Finetune, Search
 
 SCALES = ("paper",)
 

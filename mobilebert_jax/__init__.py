@@ -4,7 +4,7 @@ import typing
 from pathlib import Path
 
 if typing.TYPE_CHECKING:
-    from mobilebert_jax.opening import Loaded
+    from mobilebert_jax.inference.load import Loaded
 
 __version__ = "0.1.0"
 
@@ -13,9 +13,10 @@ def load(path: str | Path) -> "Loaded":
     """Opens a finished network: `model, params, tokenizer, config = mobilebert_jax.load(path)`.
 
     `path` is a training stage, a trial or the folder of any run, an export, a folder of Hugging
-    Face, or a TensorFlow checkpoint of the authors. Raises `config.InputError` for anything else.
+    Face, or a TensorFlow checkpoint of the authors. Raises `config.schema.InputError` for anything
+    else.
     """
     # Imported late: reading a configuration, which imports this file, should not wait for jax.
-    from mobilebert_jax import opening
+    from mobilebert_jax.inference import load as loading
 
-    return opening.load(path)
+    return loading.load(path)

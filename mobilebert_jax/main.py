@@ -2,7 +2,7 @@
 
     python -m mobilebert_jax.main --config=experiments/progressive_kt.py:demo --config.seed=1
 
-Exit codes: see run/outcome.py.
+Exit codes: see exit_codes.py.
 """
 
 import errno
@@ -21,10 +21,10 @@ from ml_collections import config_flags
 
 from mobilebert_jax import storage
 from mobilebert_jax.ablations import variants
-from mobilebert_jax.config import Config, InputError, flatten, nearest
-from mobilebert_jax.config_dict import from_config_dict
-from mobilebert_jax.partition.cluster import Cluster, check
-from mobilebert_jax.run.outcome import (
+from mobilebert_jax.config.config_dict import from_config_dict
+from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
+from mobilebert_jax.distributed.cluster import Cluster, check
+from mobilebert_jax.exit_codes import (
     INPUT_ERROR_CODE,
     NON_FINITE_CODE,
     PREEMPTED_CODE,
@@ -198,9 +198,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _obey(order: Order, console: rich.console.Console) -> None:
     if order.dry_run:
-        from mobilebert_jax import overview
+        from mobilebert_jax.pipeline import dry_run
 
-        overview.show(order.config, console)
+        dry_run.show(order.config, console)
+        if order.config.ablations.variants:
+            from mobilebert_jax.ablations import table
+
+            table.show_planned(order.config, console)
         return
     if order.plan:
         from mobilebert_jax import plan
@@ -217,22 +221,22 @@ def _obey(order: Order, console: rich.console.Console) -> None:
     # Imported late: a mistake in the configuration should not wait for jax to load.
     import jax
 
-    from mobilebert_jax import stages
-    from mobilebert_jax.partition import processes
-    from mobilebert_jax.run import health, profile
+    from mobilebert_jax.distributed import processes
+    from mobilebert_jax.pipeline import runner
+    from mobilebert_jax.training import health, profiler
 
-    window = profile.parse(order.profile)
+    window = profiler.parse(order.profile)
     execution = order.config.execution
     _keep_programs(execution.runs_dir)
     try:
         processes.join(order.cluster, execution.heartbeat_seconds, execution.hang_minutes * 60)
         console.quiet = not processes.is_first()
         if order.config.ablations.variants:
-            from mobilebert_jax.ablations import runner
+            from mobilebert_jax.ablations import runner as ablations
 
-            runner.run(order.config, console, window)
+            ablations.run(order.config, console, window)
         else:
-            stages.run(order.config, console, window)
+            runner.run(order.config, console, window)
     except PeerLost as error:
         health.abort(str(error))
     except jax.errors.JaxRuntimeError as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 
 SCHEME = "gs://"
 UPLOAD_SECONDS = 60.0

@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import rich.console
 
-from mobilebert_jax import config as config_lib
 from mobilebert_jax import storage
+from mobilebert_jax.config.execution import Execution
 from mobilebert_jax.data.batches import Batches
+from mobilebert_jax.exit_codes import Preempted
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Objective, Params
-from mobilebert_jax.optimizer.part import EVERYTHING, Part
+from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
 from mobilebert_jax.optimizer.update import Optimizer
-from mobilebert_jax.partition import rules
-from mobilebert_jax.partition.mesh import peak_flops
-from mobilebert_jax.run import progress
-from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.run.checkpoint import Checkpoints
-from mobilebert_jax.run.goodput import Goodput
-from mobilebert_jax.run.health import SkippedSteps, StopRequest, Watchdog
-from mobilebert_jax.run.meters import Meters
-from mobilebert_jax.run.outcome import Preempted
-from mobilebert_jax.run.profile import Profiler, Window
-from mobilebert_jax.run.programs import Make, Programs, shapes
-from mobilebert_jax.run.state import Layout, State
-from mobilebert_jax.run.step import Step, make_step
+from mobilebert_jax.sharding import rules
+from mobilebert_jax.sharding.global_batch import to_devices
+from mobilebert_jax.sharding.mesh import peak_flops
+from mobilebert_jax.training import heartbeat
+from mobilebert_jax.training import state as state_lib
+from mobilebert_jax.training.checkpoint import Checkpoints
+from mobilebert_jax.training.compilation import Make, Programs, shapes
+from mobilebert_jax.training.goodput import Goodput
+from mobilebert_jax.training.health import SkippedSteps, StopRequest, Watchdog
+from mobilebert_jax.training.metrics import Meters
+from mobilebert_jax.training.profiler import Profiler, Window
+from mobilebert_jax.training.state import Layout, State
+from mobilebert_jax.training.step import Step, make_step
 
 
 class Phase(NamedTuple):
@@ -77,7 +77,7 @@ class Training(NamedTuple):
 def train(
     stage: Training,
     directory: Path,
-    execution: config_lib.Execution,
+    execution: Execution,
     seed: int,
     layout: Layout,
     console: rich.console.Console,
@@ -169,7 +169,7 @@ def keep_rows(meters: Meters, skipped: SkippedSteps, goodput: Goodput) -> None:
 
 
 def open_checkpoints(
-    directory: Path, execution: config_lib.Execution, console: rich.console.Console
+    directory: Path, execution: Execution, console: rich.console.Console
 ) -> Checkpoints:
     """Opens the stage's checkpoints; says which ones are damaged and not used."""
     return Checkpoints(
@@ -177,7 +177,7 @@ def open_checkpoints(
         execution.keep_checkpoints,
         execution.keep_every,
         report=lambda text: console.print(f"[yellow]{text}[/]", soft_wrap=True),
-        sealed=lambda step: progress.note(f"{directory.name} {step}"),
+        sealed=lambda step: heartbeat.note(f"{directory.name} {step}"),
     )
 
 
@@ -188,7 +188,7 @@ def restore_or_init(stage: Training, checkpoints: Checkpoints, layout: Layout) -
     return checkpoints.restore(state_lib.abstract_state(stage.network, layout))
 
 
-def _maker(stage: Training, execution: config_lib.Execution, state: State, key: jax.Array) -> Make:
+def _maker(stage: Training, execution: Execution, state: State, key: jax.Array) -> Make:
     """Returns what compiles the step of a phase, and holds no array that a step will donate."""
     abstract, abstract_key = shapes(state), shapes(key)
     return lambda number, batch: compile_step(
@@ -199,7 +199,7 @@ def _maker(stage: Training, execution: config_lib.Execution, state: State, key: 
 def compile_step(
     stage: Training,
     phase: Phase,
-    execution: config_lib.Execution,
+    execution: Execution,
     state: State,
     batch: Batch,
     key: jax.Array,
@@ -221,22 +221,6 @@ def compile_step(
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with rules.on(mesh):
         return jitted.lower(state, stage.teacher, batch, key).compile()
-
-
-def to_devices(feed: Batches, rows: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
-    """Returns the global batch of `feed`, of which `rows` are those that this process holds."""
-    sharding = rules.batch_sharding(mesh)
-    position = {row: index for index, row in enumerate(feed.rows)}
-
-    def place(array: np.ndarray) -> jax.Array:
-        def shard(index: Any) -> np.ndarray:
-            first, stop, _ = index[0].indices(feed.batch_size)
-            return array[position[first] : position[stop - 1] + 1]
-
-        shape = (feed.batch_size, *array.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, shard)
-
-    return {name: place(array) for name, array in rows.items()}
 
 
 def due(step: int, every: int) -> bool:

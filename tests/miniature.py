@@ -16,11 +16,12 @@ import pytest
 import rich.console
 from jax.experimental.compilation_cache import compilation_cache
 
-from mobilebert_jax import config as config_lib
-from mobilebert_jax.config import Config, flatten
-from mobilebert_jax.config_dict import from_config_dict, to_config_dict
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.config_dict import from_config_dict, to_config_dict
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config, flatten
 from mobilebert_jax.model import sizes
-from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.sharding.mesh import make_mesh
 
 ROOT = Path(__file__).resolve().parents[1]
 SYLLABLES = ("ka", "lo", "mi", "ren", "sta", "tu", "vo", "shi", "pel", "dan", "gro", "fe")
@@ -41,11 +42,11 @@ QUICK = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 """Nearly all the time of a tiny run is compilation: little of it, and the same program once."""
-ADAMW = config_lib.Optimizer(kind="adamw", peak_rate=1e-2, warmup_steps=2, bias_correction=True)
+ADAMW = schema.Optimizer(kind="adamw", peak_rate=1e-2, warmup_steps=2, bias_correction=True)
 
 EXPERIMENT_FILE = """
 from pathlib import Path
-from mobilebert_jax.config_dict import to_config_dict
+from mobilebert_jax.config.config_dict import to_config_dict
 from tests.miniature import experiment
 
 def get_config():
@@ -78,19 +79,19 @@ def experiment(folder: Path, **settings: Any) -> Config:
         # The control is distillation with another number of steps: where stages are killed or run
         # on several machines it would show nothing that distillation does not.
         stages=("prepare", "teacher", "transfer", "distill", "twin", "evaluate"),
-        data=config_lib.Data(source=source, held_out=0.2, length=16, max_predictions=3),
-        tokenizer=config_lib.Tokenizer(vocab_size=120),
-        teacher=config_lib.Teacher(
+        data=schema.Data(source=source, held_out=0.2, length=16, max_predictions=3),
+        tokenizer=schema.Tokenizer(vocab_size=120),
+        teacher=schema.Teacher(
             model=dataclasses.replace(sizes.IB_BERT_LARGE, **NARROW),
             steps=4,
             batch_size=8,
             optimizer=ADAMW,
         ),
         student=dataclasses.replace(sizes.MOBILEBERT, **NARROW),
-        transfer=config_lib.Transfer(steps=6, batch_size=8),
-        distill=config_lib.Distill(steps=3, batch_size=8, optimizer=ADAMW),
-        evaluate=config_lib.Evaluate(examples=16, batch_size=8, sentence="kalo [MASK] miren."),
-        execution=config_lib.Execution(
+        transfer=schema.Transfer(steps=6, batch_size=8),
+        distill=schema.Distill(steps=3, batch_size=8, optimizer=ADAMW),
+        evaluate=schema.Evaluate(examples=16, batch_size=8, sentence="kalo [MASK] miren."),
+        execution=Execution(
             runs_dir=str(folder / "runs"), workers=1, log_every=1, checkpoint_every=2
         ),
     )
@@ -122,7 +123,9 @@ def one_quick_device(cache: Path) -> Iterator[None]:
     before = {name: jax.config.values[name] for name in (*QUICK, "jax_compilation_cache_dir")}
     with pytest.MonkeyPatch.context() as patch:
         first = jax.devices()[:1]
-        patch.setattr("mobilebert_jax.stages.make_mesh", lambda mesh: make_mesh(mesh, first))
+        patch.setattr(
+            "mobilebert_jax.pipeline.runner.make_mesh", lambda mesh: make_mesh(mesh, first)
+        )
         for name, value in {**QUICK, "jax_compilation_cache_dir": str(cache)}.items():
             jax.config.update(name, value)
         # Whether there is a cache is looked up once a process.

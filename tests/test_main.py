@@ -11,8 +11,8 @@ import jax
 import pytest
 
 from mobilebert_jax import main as main_module
-from mobilebert_jax.config import InputError
-from mobilebert_jax.run.outcome import NonFinite, Preempted
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.exit_codes import NonFinite, Preempted
 from tests.miniature import ROOT
 
 DEMO = "--config=experiments/progressive_kt.py:demo"
@@ -87,7 +87,7 @@ def test_each_end_has_its_exit_code(
         raise error
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("mobilebert_jax.stages.run", fail)
+    monkeypatch.setattr("mobilebert_jax.pipeline.runner.run", fail)
     assert main_module.main([DEMO]) == code
     assert str(error) in capsys.readouterr().err
 
@@ -99,8 +99,8 @@ def test_a_lost_connection_ends_as_a_lost_process_does(monkeypatch: pytest.Monke
         raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: closed by peer")
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("mobilebert_jax.stages.run", fail)
-    monkeypatch.setattr("mobilebert_jax.run.health.abort", said.append)
+    monkeypatch.setattr("mobilebert_jax.pipeline.runner.run", fail)
+    monkeypatch.setattr("mobilebert_jax.training.health.abort", said.append)
     with pytest.raises(jax.errors.JaxRuntimeError):
         main_module.main([DEMO])
     assert not said

@@ -10,12 +10,12 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from mobilebert_jax import artefacts, storage
-from mobilebert_jax.config import Data, InputError, Tokenizer
-from mobilebert_jax.data import corpus, local_copy, records
-from mobilebert_jax.run import checkpoint, goodput, lock, seal
-from mobilebert_jax.run.health import SkippedSteps
-from mobilebert_jax.run.meters import Meters, read_rows
+from mobilebert_jax import artifacts, storage
+from mobilebert_jax.config.schema import Data, InputError, Tokenizer
+from mobilebert_jax.data import corpus, record_cache, records
+from mobilebert_jax.training import checkpoint, checksums, goodput, lock
+from mobilebert_jax.training.health import SkippedSteps
+from mobilebert_jax.training.metrics import Meters, read_rows
 from tests import fake_bucket, miniature
 
 
@@ -74,14 +74,14 @@ def test_lines_are_sent_when_asked_and_after_a_while(
 
 def test_stages_are_declared_finished_and_compared(bucket: fake_bucket.Bucket) -> None:
     run = storage.path(RUN)
-    first = artefacts.declare(run, "teacher", {"steps": 1}, {})
-    artefacts.begin(first)
-    assert not first.is_finished() and artefacts.differences(first) is None
-    artefacts.finish(first, {"seconds": 1})
-    assert first.is_finished() and artefacts.existing("teacher", first.directory) == first
-    second = artefacts.declare(run, "teacher", {"steps": 2}, {})
-    assert artefacts.differences(second) == (first.directory, ["steps changed from 1 to 2"])
-    artefacts.reopen(first)
+    first = artifacts.declare(run, "teacher", {"steps": 1}, {})
+    artifacts.begin(first)
+    assert not first.is_finished() and artifacts.differences(first) is None
+    artifacts.finish(first, {"seconds": 1})
+    assert first.is_finished() and artifacts.existing("teacher", first.directory) == first
+    second = artifacts.declare(run, "teacher", {"steps": 2}, {})
+    assert artifacts.differences(second) == (first.directory, ["steps changed from 1 to 2"])
+    artifacts.reopen(first)
     assert not first.is_finished()
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_set_aside(
     bucket.put("c/4/d/data", b"xyz")
     bucket.put("c/4/commit_success.txt", b"")
     bucket.put("c/6/d/data", b"never completed")
-    seal.write(storage.path("gs://bucket/c/4"))
+    checksums.write(storage.path("gs://bucket/c/4"))
     assert checkpoint.set_aside(storage.path("gs://bucket/c")) == []
     change(bucket)
     (said,) = checkpoint.set_aside(storage.path("gs://bucket/c"))
@@ -253,13 +253,13 @@ def test_an_interrupted_copy_is_not_taken_for_a_whole_one(
     phases: set[str] = set()
     prepare(f"{RUN}/records", source, phases)
     assert phases == {"copying"}, "what was made is still on this machine"
-    copy = local_copy.of(folder)
+    copy = record_cache.of(folder)
     (copy / "manifest.json").unlink()
     (copy / "source_00" / "token_counts-train.npy").unlink()
-    assert (local_copy.of(folder) / "source_00" / "token_counts-train.npy").exists()
+    assert (record_cache.of(folder) / "source_00" / "token_counts-train.npy").exists()
     truncated = bucket.objects["runs/tiny/records/manifest.json"].content + b"\n"
     bucket.put("runs/tiny/records/manifest.json", truncated)
-    assert (local_copy.of(folder) / "manifest.json").read_bytes() == truncated
+    assert (record_cache.of(folder) / "manifest.json").read_bytes() == truncated
 
 
 def test_a_copy_that_arrives_short_is_refused(
@@ -276,6 +276,6 @@ def test_json_is_replaced_as_a_whole_on_a_disk_and_in_a_bucket(
 ) -> None:
     for path in (tmp_path / "a.json", storage.path("gs://bucket/a.json")):
         for content in ({"a": 1}, {"b": "é"}):
-            artefacts.write_json(path, content)
+            artifacts.write_json(path, content)
             assert json.loads(path.read_text()) == content
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -12,8 +12,8 @@ import numpy as np
 
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.training import state as state_lib
+from mobilebert_jax.training.state import Layout
 from tests.parity.cases import QUICK_COMPILATION, random_params
 
 COMPILER_OPTIONS: dict[str, Any] = dict(QUICK_COMPILATION)

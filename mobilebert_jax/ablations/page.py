@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mobilebert_jax import storage
 from mobilebert_jax.ablations import table
-from mobilebert_jax.run import drawing
-from mobilebert_jax.run.meters import json_safe
+from mobilebert_jax.report import plots
+from mobilebert_jax.training.metrics import json_safe
 
 Outcome = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def write(outcome: Outcome, path: Path) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    with matplotlib.rc_context(drawing.STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         page = environment.from_string(template.read_text(encoding="utf-8")).render(
             outcome=outcome,
             interval=table.interval,
@@ -77,16 +77,16 @@ def _curves(outcome: Outcome) -> list[dict[str, Any]]:
     drawn = [(index, steps, losses_SN) for index, steps, losses_SN in bands if len(steps)]
     panels = []
     for kind, width, height in (("wide", 800, 380), ("narrow", 350, 320)) if drawn else ():
-        figure, axes = drawing.panel(width, height, x="student steps", y="held-out loss (nats)")
+        figure, axes = plots.panel(width, height, x="student steps", y="held-out loss (nats)")
         for index, steps, losses_SN in drawn:
             colour, style = _look(index)
-            ink = drawing.COLOUR[colour]
+            ink = plots.COLOUR[colour]
             axes.plot(steps, losses_SN.mean(0), color=ink, linestyle=style)
             lowest, highest = losses_SN.min(0), losses_SN.max(0)
             axes.fill_between(steps, lowest, highest, color=ink, alpha=0.15, linewidth=0)
         axes.set_xlim(0, outcome["student_steps"])
         title = "Held-out loss over student steps, mean and range over seeds"
-        svg = drawing.svg(figure, f"curves-{kind}", title)
+        svg = plots.svg(figure, f"curves-{kind}", title)
         panels.append({"kind": kind, "svg": svg, "title": title})
     return panels
 
@@ -96,9 +96,9 @@ def _dots(outcome: Outcome) -> list[dict[str, Any]]:
     panels = []
     for kind, width, left in (("wide", 800, 230), ("narrow", 350, 150)):
         height = _ROW * len(variants) + 70
-        figure, axes = drawing.panel(width, height, x="held-out loss (nats)", y="", left=left)
+        figure, axes = plots.panel(width, height, x="held-out loss (nats)", y="", left=left)
         for index, variant in enumerate(variants):
-            ink, loss = drawing.COLOUR[_look(index)[0]], variant["loss"]
+            ink, loss = plots.COLOUR[_look(index)[0]], variant["loss"]
             values = [t["scores"]["masked_lm_loss"] for t in variant["trials"].values()]
             axes.plot(values, [index + 0.3] * len(values), ".", color=ink, markersize=4)
             if loss["low"] == loss["low"]:
@@ -109,6 +109,6 @@ def _dots(outcome: Outcome) -> list[dict[str, Any]]:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2f}"))
         axes.xaxis.set_major_locator(MaxNLocator(4 if width < 500 else 7))
         title = "Final held-out loss by variant: mean, 95 % interval, seeds"
-        svg = drawing.svg(figure, f"dots-{kind}", title)
+        svg = plots.svg(figure, f"dots-{kind}", title)
         panels.append({"kind": kind, "svg": svg, "title": title})
     return panels

@@ -11,20 +11,21 @@ from typing import Any
 
 import rich.console
 
-from mobilebert_jax import artefacts, stages, storage
+from mobilebert_jax import artifacts, storage
 from mobilebert_jax.ablations import page, statistics, table
 from mobilebert_jax.ablations.claims import claims_of
 from mobilebert_jax.ablations.variants import Variant, ladder_of, orders_of, variants_of
-from mobilebert_jax.artefacts import Artefact
-from mobilebert_jax.config import Config, InputError, flatten
+from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.config.digest import science, student_steps, transfer_steps
+from mobilebert_jax.config.schema import Config, InputError, flatten
 from mobilebert_jax.data import records
-from mobilebert_jax.partition import processes
-from mobilebert_jax.run import evaluate, results
-from mobilebert_jax.run.checkpoint import Damaged
-from mobilebert_jax.run.meters import read_rows
-from mobilebert_jax.run.profile import Window
-from mobilebert_jax.science import science, student_steps, transfer_steps
-from mobilebert_jax.stage_bodies import Run, load_student, load_teacher, setting, timed
+from mobilebert_jax.distributed import processes
+from mobilebert_jax.pipeline import runner
+from mobilebert_jax.pipeline.stages import Run, load_student, load_teacher, setting, timed
+from mobilebert_jax.training import evaluate
+from mobilebert_jax.training.checkpoint import Damaged
+from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.profiler import Window
 
 MEASURED = "held_out"
 """Stage folder that holds the scores of one network on held-out documents."""
@@ -34,7 +35,7 @@ HELD_OUT_LOSS = "held_out/masked_lm_loss"
 def run(config: Config, console: rich.console.Console, profile: Window | None = None) -> None:
     """Trains and measures what is missing, prints the comparison and writes its page.
 
-    Raises InputError as `stages.run` does.
+    Raises InputError as `runner.run` does.
     """
     chosen, seeds = variants_of(config), config.ablations.seeds
     found: dict[str, Any] = {}
@@ -44,7 +45,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
         shared.update(this.made)
         found["teacher"] = _measure(this, "teacher")
 
-    stages.run(dataclasses.replace(config, stages=("prepare", "teacher")), console, profile, share)
+    runner.run(dataclasses.replace(config, stages=("prepare", "teacher")), console, profile, share)
     trials: dict[str, dict[int, dict[str, Any]]] = {variant.name: {} for variant in chosen}
     path = storage.path(config.execution.runs_dir) / config.name / "ablations.html"
     for number, seed in enumerate(seeds):
@@ -106,7 +107,7 @@ def _about(config: Config, shared: dict[str, Artefact]) -> dict[str, Any]:
         "config": flatten(config),
         "student_steps": student_steps(config),
         "digests": {name: artefact.digest for name, artefact in shared.items()},
-        "versions": artefacts.versions(),
+        "versions": artifacts.versions(),
     }
 
 
@@ -119,7 +120,7 @@ def _trial(
 ) -> dict[str, Any]:
     """Returns scores and curve of one variant with one seed, trained if it has not been."""
     base = variant.config
-    inputs = stages.inputs_of(base)
+    inputs = runner.inputs_of(base)
     config = dataclasses.replace(
         base,
         seed=seed,
@@ -134,7 +135,7 @@ def _trial(
         trial["curve"] = _curve(this, variant.stage)
         trial["digest"] = this.made[variant.stage].digest
 
-    stages.run(config, console, profile, measure)
+    runner.run(config, console, profile, measure)
     return trial
 
 
@@ -142,18 +143,18 @@ def _measure(this: Run, stage: str) -> dict[str, float]:
     """Returns the held-out scores of the network that `stage` made, measured at most once."""
     made = this.made[stage]
     inputs = {"prepare": this.made["prepare"].digest, stage: made.digest}
-    artefact = artefacts.declare(this.directory, MEASURED, science(this.config, "evaluate"), inputs)
+    artefact = artifacts.declare(this.directory, MEASURED, science(this.config, "evaluate"), inputs)
     if not processes.agree(f"{artefact.digest} is measured", artefact.is_finished):
         if processes.is_first():
-            artefacts.begin(artefact)
+            artifacts.begin(artefact)
         try:
             figures = timed(lambda run, _: _scores(run, stage), this, artefact)
         except Damaged as error:
             if processes.is_first():
-                artefacts.reopen(made)
+                artifacts.reopen(made)
             raise InputError(f"{error}. Give the command again to train it anew") from error
         if processes.is_first():
-            artefacts.finish(artefact, figures)
+            artifacts.finish(artefact, figures)
         processes.wait_for_all(f"{artefact.digest} is measured")
     manifest = artefact.manifest
     if manifest is None:
@@ -174,7 +175,7 @@ def _scores(this: Run, stage: str) -> dict[str, Any]:
     tokenizer = records.load_tokenizer(directory)
     held_out = records.open_documents(directory, "held_out")
     mesh = this.layout.mesh
-    feed, batches = results.held_out_feed(config, tokenizer, held_out, mesh)
+    feed, batches = evaluate.held_out_feed(config, tokenizer, held_out, mesh)
     return {"scores": evaluate.with_attention_worth(network, feed, batches, mesh)(params)}
 
 

@@ -7,7 +7,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mobilebert_jax.ablations.variants import variants_of
+from mobilebert_jax.config.schema import Config
+
 COLOURS = {"reproduced": "green", "contrary": "red", "undecided": "yellow"}
+
+
+def show_planned(config: Config, console: Console) -> None:
+    """Prints the variants of an experiment that would be trained, and what each changes."""
+    seeds = config.ablations.seeds
+    table = Table(title=f"variants, each with {len(seeds)} seeds")
+    for name in ("variant", "stage", "changes"):
+        table.add_column(name)
+    for variant in variants_of(config):
+        changes = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
+        table.add_row(variant.name, variant.stage, changes)
+    console.print(table)
 
 
 def show(outcome: Mapping[str, Any], console: Console, path: Path) -> None:

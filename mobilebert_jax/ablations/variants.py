@@ -9,8 +9,8 @@ import dataclasses
 import re
 from typing import Any, NamedTuple
 
-from mobilebert_jax.config import Config, InputError, flatten, nearest
-from mobilebert_jax.config_dict import from_config_dict, to_config_dict
+from mobilebert_jax.config.config_dict import from_config_dict, to_config_dict
+from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 
 COMPARED = ("distill", "control", "twin")
 """Stages whose networks have the student's sizes, data and number of steps."""

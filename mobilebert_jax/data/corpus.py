@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilebert_jax import storage
-from mobilebert_jax.config import InputError, nearest
+from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.data import python_docs, text_files, tfds_source
 from mobilebert_jax.data.text_files import Part
 

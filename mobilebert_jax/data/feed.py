@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import grain
 import numpy as np
 
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.data import pairs, pretraining
 from mobilebert_jax.data.batches import Batch, Batches
 from mobilebert_jax.data.masking import Vocabulary
@@ -33,7 +33,7 @@ class Feed(Batches):
         self,
         documents: Sequence[Documents],
         vocabulary: Vocabulary,
-        data: config.Data,
+        data: schema.Data,
         *,
         batch_size: int,
         seed: int,
@@ -55,7 +55,7 @@ class Feed(Batches):
             order = order.shuffle(seed=_shuffle_seed(seed, number)).repeat()
             orders.append(order.map_with_index(_named(number)))
         if not orders:
-            raise config.InputError("there are no documents to make examples of")
+            raise schema.InputError("there are no documents to make examples of")
         weights = [source.weight for source in documents]
         self._order = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights)
 
@@ -92,11 +92,11 @@ class Feed(Batches):
 
 def _checked_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
     if batch_size < 1:
-        raise config.InputError(f"batch_size={batch_size} must be at least 1")
+        raise schema.InputError(f"batch_size={batch_size} must be at least 1")
     if rows is None:
         return range(batch_size)
     if not rows or min(rows) < 0 or max(rows) >= batch_size:
-        raise config.InputError(f"rows {list(rows)} are not rows of a batch of {batch_size}")
+        raise schema.InputError(f"rows {list(rows)} are not rows of a batch of {batch_size}")
     return rows
 
 
@@ -104,25 +104,25 @@ def _check_documents(documents: Documents, number: int) -> None:
     """An unusable source would otherwise fail hours later, at the first example that meets it."""
     count = len(np.unique(documents.document_numbers))
     if count < 2:
-        raise config.InputError(
+        raise schema.InputError(
             f"source {number} has {count} document(s); at least 2 are needed, because "
             "next-sentence prediction takes a random second segment from another document"
         )
     if len(documents.token_counts) != len(documents) or np.min(documents.token_counts) < 1:
-        raise config.InputError(
+        raise schema.InputError(
             f"source {number} counts the tokens of {len(documents.token_counts)} documents, the "
             f"fewest {np.min(documents.token_counts)}; it must count at least 1 for each of its "
             f"{len(documents)} documents: prepare the records again"
         )
     if not documents.weight > 0:
-        raise config.InputError(
+        raise schema.InputError(
             f"source {number} has weight {documents.weight}; it must be above 0"
         )
 
 
 def _checked_epoch_size(size: int, number: int) -> int:
     if size > _MOST_EXAMPLES:
-        raise config.InputError(
+        raise schema.InputError(
             f"source {number} has {size} examples in an epoch; at most {_MOST_EXAMPLES} can be "
             "shuffled: give the files in several sources"
         )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax import config
-from mobilebert_jax.data import draws
-from mobilebert_jax.data.draws import Streams
+from mobilebert_jax.config import schema
+from mobilebert_jax.data import counter_rng
+from mobilebert_jax.data.counter_rng import Streams
 
 if TYPE_CHECKING:
     from mobilebert_jax.data.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ class Vocabulary:
         special = [tokenizer.pad, tokenizer.unk, tokenizer.cls, tokenizer.sep, tokenizer.mask]
         ordinary = np.setdiff1d(np.arange(tokenizer.size, dtype=np.int32), special)
         if not len(ordinary):
-            raise config.InputError(
+            raise schema.InputError(
                 f"the vocabulary of {tokenizer.size} tokens holds nothing but special tokens; "
                 "masking needs at least one ordinary token"
             )
@@ -74,7 +74,7 @@ def mask(
     input_ids_BS: NDArray[np.int32],
     text_BS: NDArray[np.bool_],
     segment_starts_BS: NDArray[np.bool_],
-    data: config.Data,
+    data: schema.Data,
     vocabulary: Vocabulary,
     streams_B: Streams,
 ) -> Predictions:
@@ -86,7 +86,7 @@ def mask(
     count_B = text_BS.sum(axis=1)
     room_B = np.rint(count_B * data.mask_rate).astype(np.int64)
     room_B = np.minimum(data.max_predictions, np.maximum(1, room_B))
-    orders = draws.streams(streams_B, _ORDER)
+    orders = counter_rng.streams(streams_B, _ORDER)
     if data.whole_words:
         begins_BS = text_BS & (vocabulary.starts_word_V[input_ids_BS] | segment_starts_BS)
         chosen_BS = _whole_words(text_BS, begins_BS, room_B, orders)
@@ -116,7 +116,7 @@ def _random_keys(streams_B: Streams, wanted: NDArray[np.bool_]) -> NDArray[np.ui
     number where not `wanted`."""
     columns = np.arange(wanted.shape[1], dtype=np.uint64)
     room = np.uint64(int(wanted.shape[1]).bit_length())
-    keys = draws.bits(streams_B[:, None], columns) >> room << room | columns
+    keys = counter_rng.bits(streams_B[:, None], columns) >> room << room | columns
     return np.where(wanted, keys, _NEVER)
 
 
@@ -159,7 +159,9 @@ def _replacements(
     ids: NDArray[np.int32], vocabulary: Vocabulary, streams: Streams, number: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Returns what stands in the input for each predicted token, prediction `number` of a row."""
-    fate = draws.uniform(draws.streams(streams, _FATE), number)
-    choice = draws.below(draws.streams(streams, _REPLACEMENT), number, len(vocabulary.ordinary))
+    fate = counter_rng.uniform(counter_rng.streams(streams, _FATE), number)
+    choice = counter_rng.below(
+        counter_rng.streams(streams, _REPLACEMENT), number, len(vocabulary.ordinary)
+    )
     other = np.where(fate < MASKED_SHARE + KEPT_SHARE, ids, vocabulary.ordinary[choice])
     return np.where(fate < MASKED_SHARE, vocabulary.mask, other).astype(np.int32)

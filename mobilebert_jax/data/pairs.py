@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax.data import draws
-from mobilebert_jax.data.draws import Streams
+from mobilebert_jax.data import counter_rng
+from mobilebert_jax.data.counter_rng import Streams
 
 SPECIAL_TOKENS = 3
 """[CLS] A [SEP] B [SEP]."""
@@ -114,7 +114,7 @@ def other_records(numbers_R: Integers, record_B: Integers, streams_B: Streams) -
     number = numbers_R[record_B]
     first, end = np.searchsorted(numbers_R, number), np.searchsorted(numbers_R, number, "right")
     others = len(numbers_R) - (end - first)
-    return (end + draws.below(streams_B, 0, others)) % len(numbers_R)
+    return (end + counter_rng.below(streams_B, 0, others)) % len(numbers_R)
 
 
 def random_segments(
@@ -126,7 +126,7 @@ def random_segments(
     tokens or the document ends.
     """
     border_N, first, last = _borders(sentence_lengths, None)
-    begin = first + draws.below(streams_B, 0, last - first)
+    begin = first + counter_rng.below(streams_B, 0, last - first)
     start = border_N[begin]
     end = np.clip(np.searchsorted(border_N, start + target_B), begin + 1, last)
     return start - border_N[first], border_N[end] - border_N[first]
@@ -142,8 +142,8 @@ def truncate(
     """
     keep_b = np.minimum(count_b_B, np.maximum(capacity // 2, capacity - count_a_B))
     keep_a = np.minimum(count_a_B, capacity - keep_b)
-    first_a = draws.heads(draws.streams(streams_B, 0), count_a_B - keep_a)
-    first_b = draws.heads(draws.streams(streams_B, 1), count_b_B - keep_b)
+    first_a = counter_rng.heads(counter_rng.streams(streams_B, 0), count_a_B - keep_a)
+    first_b = counter_rng.heads(counter_rng.streams(streams_B, 1), count_b_B - keep_b)
     return Kept(first_a, keep_a), Kept(first_b, keep_b)
 
 
@@ -177,12 +177,12 @@ def _choices(
     counts = number_B + 1
     begin = np.cumsum(counts) - counts
     number = np.arange(int(counts.sum())) - np.repeat(begin, counts)
-    cuts, coins = draws.streams(walks_B, _CUTS), draws.streams(walks_B, _COINS)
-    cut = draws.uniform(np.repeat(cuts, counts), number)
-    return cut, draws.uniform(np.repeat(coins, counts), number), begin
+    cuts, coins = counter_rng.streams(walks_B, _CUTS), counter_rng.streams(walks_B, _COINS)
+    cut = counter_rng.uniform(np.repeat(cuts, counts), number)
+    return cut, counter_rng.uniform(np.repeat(coins, counts), number), begin
 
 
 def _targets(streams: Streams, walk: Integers, capacity: int, short_rate: float) -> Integers:
-    short = draws.uniform(draws.streams(streams, _SHORT), walk) < short_rate
-    shorter = 2 + draws.below(draws.streams(streams, _TARGET), walk, capacity - 1)
+    short = counter_rng.uniform(counter_rng.streams(streams, _SHORT), walk) < short_rate
+    shorter = 2 + counter_rng.below(counter_rng.streams(streams, _TARGET), walk, capacity - 1)
     return np.where(short, shorter, capacity)

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax import config
-from mobilebert_jax.data import draws, masking, pairs
-from mobilebert_jax.data.draws import Streams
+from mobilebert_jax.config import schema
+from mobilebert_jax.data import counter_rng, masking, pairs
+from mobilebert_jax.data.counter_rng import Streams
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.pairs import SPECIAL_TOKENS
 
@@ -62,7 +62,7 @@ def examples(
     *,
     seed: int,
     source: int,
-    data: config.Data,
+    data: schema.Data,
     vocabulary: Vocabulary,
 ) -> dict[str, NDArray]:
     """Returns examples `index_B` of the epochs `epoch_B`, a pure function of the arguments.
@@ -73,12 +73,12 @@ def examples(
     a prediction, 0 for padding), next_sentence_labels [B] int32 (0 when B follows A, 1 when it is
     random).
     """
-    streams_B = draws.streams(seed, source, epoch_B, index_B)
+    streams_B = counter_rng.streams(seed, source, epoch_B, index_B)
     record_B = np.searchsorted(starts, index_B, side="right") - 1
-    walks_B = draws.streams(seed, source, epoch_B, record_B, _WALKS)
+    walks_B = counter_rng.streams(seed, source, epoch_B, record_B, _WALKS)
     number_B = index_B - starts[record_B]
     texts = _segments(documents, record_B, number_B, walks_B, streams_B, data)
-    return _arrays(texts, data, vocabulary, draws.streams(streams_B, _MASKING))
+    return _arrays(texts, data, vocabulary, counter_rng.streams(streams_B, _MASKING))
 
 
 def _segments(
@@ -87,7 +87,7 @@ def _segments(
     number_B: NDArray[np.int64],
     walks_B: Streams,
     streams_B: Streams,
-    data: config.Data,
+    data: schema.Data,
 ) -> Segments:
     own = [documents[record] for record in record_B.tolist()]
     cut = pairs.nth_pairs(
@@ -101,12 +101,12 @@ def _segments(
     if len(rows):
         streams = streams_B[rows]
         other = pairs.other_records(
-            documents.document_numbers, record_B[rows], draws.streams(streams, _OTHER)
+            documents.document_numbers, record_B[rows], counter_rng.streams(streams, _OTHER)
         )
         others = [documents[record] for record in other.tolist()]
         wanted = cut.target[rows] - (cut.middle - cut.start)[rows]
         begin, end = pairs.random_segments(
-            [lengths for _, lengths in others], wanted, draws.streams(streams, _SEGMENT)
+            [lengths for _, lengths in others], wanted, counter_rng.streams(streams, _SEGMENT)
         )
         for row, (tokens, _), i, j in zip(
             rows.tolist(), others, begin.tolist(), end.tolist(), strict=True
@@ -119,7 +119,7 @@ def _truncated(
     a: list[NDArray[np.int32]], b: list[NDArray[np.int32]], capacity: int, streams_B: Streams
 ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
     counts = np.array([len(tokens) for tokens in a]), np.array([len(tokens) for tokens in b])
-    kept = pairs.truncate(*counts, capacity, draws.streams(streams_B, _TRUNCATION))
+    kept = pairs.truncate(*counts, capacity, counter_rng.streams(streams_B, _TRUNCATION))
     cut = [
         [
             tokens[first : first + size]
@@ -133,7 +133,7 @@ def _truncated(
 
 
 def _arrays(
-    texts: Segments, data: config.Data, vocabulary: Vocabulary, streams_B: Streams
+    texts: Segments, data: schema.Data, vocabulary: Vocabulary, streams_B: Streams
 ) -> dict[str, NDArray]:
     input_ids = np.full((len(texts.a), data.length), vocabulary.pad, np.int32)
     input_ids[:, 0] = vocabulary.cls

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import docstrings
 
 MIN_WORDS = 50

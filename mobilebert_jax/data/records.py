@@ -24,13 +24,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilebert_jax import config, storage
-from mobilebert_jax.config import InputError
-from mobilebert_jax.data import atomic, corpus, local_copy, shards, units
+from mobilebert_jax import storage
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.data import atomic, corpus, record_cache, shards, work_units
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.dataset import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.data.units import Unit
+from mobilebert_jax.data.work_units import Unit
 from mobilebert_jax.data.workers import Progress, Workers, started
 
 FORMAT = 1
@@ -39,8 +40,8 @@ _PACKAGES = ("array-record", "numpy", "sentencepiece", "tensorflow-datasets", "t
 
 
 def prepare(
-    data: config.Data,
-    tokenizer: config.Tokenizer,
+    data: schema.Data,
+    tokenizer: schema.Tokenizer,
     directory: Path,
     workers: int,
     progress: Progress,
@@ -63,7 +64,7 @@ def prepare(
     if storage.is_remote(directory) and published is not None and published["key"] == key:
         return published
     copied = functools.partial(progress, "copying")
-    with local_copy.made_for(directory, copied) as folder:
+    with record_cache.made_for(directory, copied) as folder:
         manifest = atomic.read_json(folder / "manifest.json")
         if manifest is None or manifest["key"] != key:
             with _disk_full_reported(folder), started(workers, progress) as pool:
@@ -88,7 +89,7 @@ def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tupl
     Raises InputError if its preparation has not finished.
     """
     manifest = _finished(storage.path(directory))
-    folder = local_copy.of(storage.path(directory))
+    folder = record_cache.of(storage.path(directory))
     return tuple(
         Documents(_source_folder(folder, i), split, source["weight"])
         for i, source in enumerate(manifest["sources"])
@@ -98,11 +99,11 @@ def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tupl
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Loads the tokenizer of a prepared folder; raises InputError if it is not finished."""
     _finished(storage.path(directory))
-    return tokenizers.load(storage.path(directory) / "tokenizer", config.Tokenizer())
+    return tokenizers.load(storage.path(directory) / "tokenizer", schema.Tokenizer())
 
 
 def _plan(
-    data: config.Data,
+    data: schema.Data,
     sources: tuple[corpus.Source, ...],
     prints: list[dict[str, Any]],
     directory: Path,
@@ -111,7 +112,7 @@ def _plan(
     plan = []
     for i, (source, fingerprint) in enumerate(zip(sources, prints, strict=True)):
         folder = _source_folder(directory, i) / "partial"
-        made = units.plan(source, data.held_out, folder, data.max_megabytes * 10**6)
+        made = work_units.plan(source, data.held_out, folder, data.max_megabytes * 10**6)
         about = [FORMAT, fingerprint, data.held_out]
         plan.append(
             [
@@ -123,7 +124,7 @@ def _plan(
 
 
 def _make_tokenizer(
-    settings: config.Tokenizer,
+    settings: schema.Tokenizer,
     plan: list[list[Unit]],
     sources: tuple[corpus.Source, ...],
     directory: Path,
@@ -140,7 +141,7 @@ def _make_tokenizer(
     sample = [
         unit
         for source, source_units in zip(sources, plan, strict=True)
-        for unit in units.limited(source_units, max(1, int(total * source.weight)))
+        for unit in work_units.limited(source_units, max(1, int(total * source.weight)))
     ]
     key = shards.digest(
         [FORMAT, dataclasses.asdict(settings), [(u.key, u.text_bytes) for u in sample]]
@@ -236,8 +237,8 @@ def _manifest(
 
 
 def _key(
-    data: config.Data,
-    tokenizer: config.Tokenizer,
+    data: schema.Data,
+    tokenizer: schema.Tokenizer,
     sources: tuple[corpus.Source, ...],
     prints: list[dict[str, Any]],
 ) -> str:

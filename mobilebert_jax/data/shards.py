@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from mobilebert_jax import config
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import atomic, corpus, dataset, sentences, tokenizer
-from mobilebert_jax.data.units import Unit
+from mobilebert_jax.data.work_units import Unit
 
 MAX_SENTENCE_TOKENS = 512
 MAX_RECORD_TOKENS = 8192
@@ -281,7 +281,7 @@ def _parts(pieces: list[list[int]]) -> Iterator[list[list[int]]]:
 
 @functools.lru_cache(maxsize=1)
 def _load_tokenizer(folder: str, digest: str) -> tokenizer.Tokenizer:
-    loaded = tokenizer.load(folder, config.Tokenizer())
+    loaded = tokenizer.load(folder, schema.Tokenizer())
     if loaded.digest != digest:
         raise InputError(f"the tokenizer in {folder} was changed during preparation")
     return loaded

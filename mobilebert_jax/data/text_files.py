@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from mobilebert_jax import storage
-from mobilebert_jax.config import InputError, nearest
+from mobilebert_jax.config.schema import InputError, nearest
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is taken for a file that is no text of lines, and refused."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobilebert_jax.config import InputError, nearest
+from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.data.text_files import lines_of
 
 SPLIT = "train"

@@ -14,8 +14,8 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from mobilebert_jax import config
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
 
 _PRIVATE_USE = 0xF0000
 _ALPHABET = 256
@@ -33,7 +33,7 @@ def bert_normalizer(lowercase: bool) -> normalizers.Normalizer:
 
 
 def train_wordpiece(
-    lines: Iterable[str], settings: config.Tokenizer, special: list[str]
+    lines: Iterable[str], settings: schema.Tokenizer, special: list[str]
 ) -> list[str]:
     """Returns the pieces of a WordPiece vocabulary in the order of their ids.
 
@@ -72,7 +72,7 @@ def train_wordpiece(
 
 
 def train_sentencepiece(
-    lines: Iterable[str], settings: config.Tokenizer, special: list[str]
+    lines: Iterable[str], settings: schema.Tokenizer, special: list[str]
 ) -> bytes:
     """Returns a SentencePiece model file whose ids 0, 1, ... are `special` (pad, unk, cls, sep,
     mask); the last three are control symbols, which no text can spell.

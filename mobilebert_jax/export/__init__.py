@@ -1,1 +1,1 @@
-"""Finished networks as files for elsewhere: written, run, scored and described."""
+"""Finished networks written in other formats, run, scored and described."""

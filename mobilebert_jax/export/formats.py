@@ -5,18 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilebert_jax.config import FOLDER_FORMATS, InputError
+from mobilebert_jax.config.schema import FOLDER_FORMATS, InputError
 from mobilebert_jax.export import scores
 from mobilebert_jax.export.subjects import Subject, as_encoder
-from mobilebert_jax.interop import (
-    huggingface,
-    litert,
-    onnx_file,
-    own_format,
-    stablehlo,
-    verification,
-)
+from mobilebert_jax.interop import onnx as onnx_format
+from mobilebert_jax.interop import own_format, stablehlo, verification
 from mobilebert_jax.interop.forward import Mask
+from mobilebert_jax.interop.huggingface import model as huggingface
+from mobilebert_jax.interop.litert import model as litert
 from mobilebert_jax.interop.verification import Runner, Verified
 
 
@@ -114,7 +110,7 @@ def _program(
     mask: Mask = "clipped" if subject.quantized else "additive"
     if name == "onnx":
         path = folder / "model.onnx"
-        return path, onnx_file.export(model, path, mask=mask), onnx_file.runner
+        return path, onnx_format.export(model, path, mask=mask), onnx_format.runner
     if name == "stablehlo":
         path = folder / "model.stablehlo"
         return path, stablehlo.export(model, path, mask=mask), stablehlo.runner

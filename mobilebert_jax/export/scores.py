@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax.export.subjects import inputs_of
+from mobilebert_jax.finetune.features import Rows
+from mobilebert_jax.finetune.task import LoadedTask
 from mobilebert_jax.interop.verification import Runner
-from mobilebert_jax.tasks.loaded import LoadedTask
-from mobilebert_jax.tasks.rows import Rows
 
 _ROWS_AT_ONCE = 64
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import rich.console
 
-from mobilebert_jax import artefacts, storage
-from mobilebert_jax.artefacts import Artefact, write_json
-from mobilebert_jax.config import Config
+from mobilebert_jax import artifacts, storage
+from mobilebert_jax.artifacts import EXPORTED, Artefact, write_json
+from mobilebert_jax.config.schema import Config
+from mobilebert_jax.distributed import processes
 from mobilebert_jax.export import card, formats, subjects
 from mobilebert_jax.export.subjects import Subject
 from mobilebert_jax.interop import folders
-from mobilebert_jax.partition import processes
-from mobilebert_jax.run.results import EXPORTED
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.training.state import Layout
 
 
 def run(
@@ -130,7 +129,7 @@ def _history(subject: Subject, made: Mapping[str, Artefact]) -> list[dict[str, A
         for name in ("prepare", "teacher", "transfer", "distill")
         if name in made and (manifest := made[name].manifest)
     ]
-    own = artefacts.manifest(subject.folder)
+    own = artifacts.manifest(subject.folder)
     if own is not None and own["digest"] not in [other["digest"] for other in found]:
         found.append(own)
     return found

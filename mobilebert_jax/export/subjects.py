@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobilebert_jax import artefacts, storage
-from mobilebert_jax.artefacts import Artefact
-from mobilebert_jax.config import FOLDER_FORMATS, Config, InputError
+from mobilebert_jax import artifacts, storage
+from mobilebert_jax.artifacts import FINETUNED, Artefact
+from mobilebert_jax.config.schema import FOLDER_FORMATS, Config, InputError
 from mobilebert_jax.data import records
+from mobilebert_jax.finetune import finished_trial, registry
+from mobilebert_jax.finetune.features import Rows
+from mobilebert_jax.finetune.finished_trial import Finished
+from mobilebert_jax.finetune.task import LoadedTask
+from mobilebert_jax.inference.load import find, open_model
 from mobilebert_jax.interop.forward import INPUTS, Inputs
 from mobilebert_jax.interop.model import Model
-from mobilebert_jax.opening import find, open_model
-from mobilebert_jax.run.results import FINETUNED, held_out_feed
-from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import finished, loading
-from mobilebert_jax.tasks.finished import Finished
-from mobilebert_jax.tasks.loaded import LoadedTask
-from mobilebert_jax.tasks.rows import Rows
+from mobilebert_jax.training.evaluate import held_out_feed
+from mobilebert_jax.training.state import Layout
 
 STUDENT = "student"
 HEADS = ("masked_lm", "next_sentence")
@@ -70,7 +70,7 @@ def found(config: Config, layout: Layout, made: Mapping[str, Artefact]) -> list[
 
 def _chosen_trials(folder: Path) -> dict[str, Path]:
     """Returns by task the folder of the trial that a finished sweep reports of the student."""
-    finetuned = artefacts.read_json(folder / FINETUNED)
+    finetuned = artifacts.read_json(folder / FINETUNED)
     return {
         task["task"]: folder.parent / found["folder"]
         for task in finetuned["tasks"]
@@ -83,7 +83,7 @@ def _subject(
     config: Config, layout: Layout, name: str, folder: Path, prepared: Artefact | None
 ) -> Subject:
     model = open_model(str(folder), layout)
-    trial = finished.existing(folder)
+    trial = finished_trial.existing(folder)
     if trial is not None:
         task = _task(config, trial)
         calibration = None
@@ -105,7 +105,9 @@ def _task(config: Config, trial: Finished) -> LoadedTask | None:
         return None
     span = dataclasses.replace(config.finetune.span, length=trial.length)
     settings = dataclasses.replace(config.finetune, length=trial.length, span=span)
-    task = loading.load(trial.task, dataclasses.replace(config, finetune=settings), trial.tokenizer)
+    task = registry.load(
+        trial.task, dataclasses.replace(config, finetune=settings), trial.tokenizer
+    )
     if task.digest != trial.data:
         raise InputError(
             f"{trial.directory} was scored on other data than finetune.source="

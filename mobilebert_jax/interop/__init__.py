@@ -1,1 +1,1 @@
-"""Networks from elsewhere and for elsewhere: names, files, formats, and what runs on phones."""
+"""Model formats of other systems, and parameter names in them."""

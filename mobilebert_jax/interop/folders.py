@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 
 
 @contextlib.contextmanager

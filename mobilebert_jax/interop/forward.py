@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.block import Block

@@ -18,11 +18,13 @@ from typing import Any, Literal
 import flax.traverse_util
 import numpy as np
 
-from mobilebert_jax import config as settings
-from mobilebert_jax.config import InputError, nearest
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.data import tokenizer as tokenizer_lib
+from mobilebert_jax.data import tokenizer_base
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.interop import folders, names, shapes, tensor_files
+from mobilebert_jax.interop import folders, names, shapes
+from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
@@ -39,7 +41,7 @@ def write(model: Model, folder: Path) -> None:
     """
     check_tokenizer(model.tokenizer, model.config, str(folder))
     with folders.written(folder) as temporary:
-        tensor_files.write_json(
+        safetensors_files.write_json(
             temporary / CONFIG,
             {
                 "format": FORMAT,
@@ -51,7 +53,9 @@ def write(model: Model, folder: Path) -> None:
         )
         flat = flax.traverse_util.flatten_dict(model.params, sep="/")
         tensors = {t.path: np.asarray(flat[t.path]) for t in names.table(model.config, model.kind)}
-        tensor_files.write(temporary / tensor_files.SAFETENSORS, tensors, {"format": "np"})
+        safetensors_files.write(
+            temporary / safetensors_files.SAFETENSORS, tensors, {"format": "np"}
+        )
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
 
@@ -59,7 +63,7 @@ def write(model: Model, folder: Path) -> None:
 def read(folder: Path) -> Model:
     """Reads what `write` wrote; raises InputError naming the file, and what is allowed in it."""
     path = folder / CONFIG
-    content = tensor_files.read_json(path)
+    content = safetensors_files.read_json(path)
     if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise InputError(
             f'{path}: "format" and "version" are {content.get("format")!r} and '
@@ -76,8 +80,8 @@ def read(folder: Path) -> Model:
     if len(set(labels)) != len(labels):
         raise InputError(f'{path}: "labels" must be different names, not {labels!r}')
     config = _model_config(content.get("model"), path)
-    where = folder / tensor_files.SAFETENSORS
-    params = _params(config, kind, tensor_files.read(where), where)
+    where = folder / safetensors_files.SAFETENSORS
+    params = _params(config, kind, safetensors_files.read(where), where)
     if labels and (kind not in TASK_KINDS or len(labels) != len(params["task"]["dense"]["bias"])):
         raise InputError(f'{path}: {len(labels)} "labels" do not go with the outputs in {where}')
     if kind == "sequence_classification" and len(labels) == 1:
@@ -141,14 +145,14 @@ def _params(
 
 
 def _tokenizer(folder: Path) -> Tokenizer | None:
-    if not (folder / tokenizer_lib.SETTINGS_FILE).is_file():
+    if not (folder / tokenizer_base.SETTINGS_FILE).is_file():
         return None
-    saved = tensor_files.read_json(folder / tokenizer_lib.SETTINGS_FILE)
-    if saved.get("kind") not in tuple(tokenizer_lib.VOCABULARY_FILES) or not isinstance(
+    saved = safetensors_files.read_json(folder / tokenizer_base.SETTINGS_FILE)
+    if saved.get("kind") not in tuple(tokenizer_base.VOCABULARY_FILES) or not isinstance(
         saved.get("lowercase"), bool
     ):
         raise InputError(
-            f'{folder / tokenizer_lib.SETTINGS_FILE}: must hold "kind", one of '
-            f'{", ".join(tokenizer_lib.VOCABULARY_FILES)}, and "lowercase"'
+            f'{folder / tokenizer_base.SETTINGS_FILE}: must hold "kind", one of '
+            f'{", ".join(tokenizer_base.VOCABULARY_FILES)}, and "lowercase"'
         )
-    return tokenizer_lib.load(folder, settings.Tokenizer())
+    return tokenizer_lib.load(folder, schema.Tokenizer())

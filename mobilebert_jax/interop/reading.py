@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
-from mobilebert_jax.config import InputError
-from mobilebert_jax.interop import huggingface, own_format, tensorflow_checkpoint
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.interop import own_format
+from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.model import Model
+from mobilebert_jax.interop.tensorflow import model as tensorflow_checkpoint
 
 FORMATS = (
     "a folder of Hugging Face (config.json, model.safetensors), a folder of this project's "

@@ -9,8 +9,9 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from mobilebert_jax.config import InputError, nearest
-from mobilebert_jax.interop import names, tensor_files
+from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.interop import names
+from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import Kind
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
@@ -72,4 +73,4 @@ def fit(
                 f"{where}: tensor {name} has the shape {list(tensors[name].shape)}; by the "
                 f"settings beside it, it must be {list(shape)}"
             )
-    return {name: tensor_files.as_float32(name, tensors[name], where) for name in expected}
+    return {name: safetensors_files.as_float32(name, tensors[name], where) for name in expected}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.forward import Inputs, Mask
 from mobilebert_jax.interop.model import Model

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import atomic
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.interop import forward

@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.bfloat16_matmul import bits, multiply, rounded_einsum, widened
 from mobilebert_jax.model.dropout import drop, keep_mask
 from mobilebert_jax.model.layers import Network, block_dense
 from mobilebert_jax.model.quantization import RoundedActivation
-from mobilebert_jax.model.rounded_products import bits, multiply, rounded_einsum, widened
 from mobilebert_jax.model.sizes import ModelConfig
 
 MASKED_SCORE = -1e9

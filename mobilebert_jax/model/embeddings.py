@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network, Norm, parameter, weight_init
-from mobilebert_jax.partition.rules import keep_rows
+from mobilebert_jax.sharding.rules import keep_rows
 
 
 class Embeddings(nn.Module):

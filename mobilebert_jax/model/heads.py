@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.bfloat16_matmul import rounded_scores
 from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Norm, TaskHead, activate, parameter, weight_init
-from mobilebert_jax.model.rounded_products import rounded_scores
 from mobilebert_jax.model.sizes import ModelConfig
-from mobilebert_jax.partition.rules import keep_rows
+from mobilebert_jax.sharding.rules import keep_rows
 
 
 class Pooler(nn.Module):

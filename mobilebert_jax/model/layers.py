@@ -1,6 +1,6 @@
 """The pieces every block is made of: dense layers, the two norms, the activations.
 
-Every parameter carries logical axis names, which `partition/rules.py` maps to the device mesh:
+Every parameter carries logical axis names, which `sharding/rules.py` maps to the device mesh:
   vocab, embed (of the word table, and of the columns that only the output has), hidden (between
   blocks), bottleneck (inside a block), heads (projected queries, keys, values), intermediate
   (inside a feed-forward network), transform, pooled (of the heads), position, type, classes.
@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mobilebert_jax.model.bfloat16_matmul import rounded_product
 from mobilebert_jax.model.quantization import Quantized, RoundedActivation, rounded_weights
-from mobilebert_jax.model.rounded_products import rounded_product
 from mobilebert_jax.model.sizes import ModelConfig
-from mobilebert_jax.partition.rules import keep_rows
+from mobilebert_jax.sharding.rules import keep_rows
 
 LAYER_NORM_EPSILON = 1e-12
 

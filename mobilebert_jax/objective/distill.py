@@ -9,7 +9,7 @@ Shapes: B batch, P predicted positions, V vocabulary.
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax import config as config_lib
+from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.encoder import Predictions
 from mobilebert_jax.model.layers import Network
@@ -25,7 +25,7 @@ from mobilebert_jax.objective.losses import (
 )
 
 
-def objective(student: Network, teacher: Network, config: config_lib.Distill) -> Objective:
+def objective(student: Network, teacher: Network, config: schema.Distill) -> Objective:
     """Returns the distillation objective; both networks run without dropout.
 
     Where alpha is 1 the teacher has no share of the loss, and does not run.
@@ -47,8 +47,8 @@ def objective(student: Network, teacher: Network, config: config_lib.Distill) ->
 def auxiliary_objective(
     student: Network,
     teacher: Network,
-    config: config_lib.Distill,
-    transfer_config: config_lib.Transfer,
+    config: schema.Distill,
+    transfer_config: schema.Transfer,
 ) -> Objective:
     """Returns the distillation objective with the transfer losses of all layers added to it.
 
@@ -67,7 +67,7 @@ def auxiliary_objective(
 
 
 def word_losses(
-    taught: Predictions, wanted: Predictions, batch: Batch, config: config_lib.Distill
+    taught: Predictions, wanted: Predictions, batch: Batch, config: schema.Distill
 ) -> Measured:
     """Returns the losses of the student's predictions beside the teacher's."""
     measured = pretrain.hard_labels(taught, batch, config.alpha)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax import config as config_lib
-from mobilebert_jax.model import encoder, side_by_side
+from mobilebert_jax.config import schema
+from mobilebert_jax.model import encoder, teacher_student
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.model.layers import Network, normalize
-from mobilebert_jax.model.side_by_side import SideBySide
+from mobilebert_jax.model.teacher_student import SideBySide
 from mobilebert_jax.objective.losses import Batch, Mean, Measured, Objective, Params, Term
 
 LOSSES = ("feature_map", "mean", "variance", "attention")
@@ -30,9 +30,7 @@ class Statistics(NamedTuple):
     variance_MBT: jax.Array
 
 
-def objective(
-    student: Network, teacher: Network, config: config_lib.Transfer, layer: int
-) -> Objective:
+def objective(student: Network, teacher: Network, config: schema.Transfer, layer: int) -> Objective:
     """Returns the sum of the transfer losses of one layer.
 
     With `config.lower_rate` 0 no gradient flows below that layer's block.
@@ -60,7 +58,7 @@ def objective(
     return measure
 
 
-def joint_objective(student: Network, teacher: Network, config: config_lib.Transfer) -> Objective:
+def joint_objective(student: Network, teacher: Network, config: schema.Transfer) -> Objective:
     """Returns the sum of the transfer losses of all layers."""
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
@@ -72,7 +70,7 @@ def joint_objective(student: Network, teacher: Network, config: config_lib.Trans
 def every_layer(
     student: Network,
     teacher: Network,
-    config: config_lib.Transfer,
+    config: schema.Transfer,
     params: Params,
     teacher_params: Params,
     batch: Batch,
@@ -85,7 +83,7 @@ def every_layer(
     def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
         return layer_totals(taught, wanted, batch["input_mask"], statistics)
 
-    both = side_by_side.run(student, teacher, params, teacher_params, batch, compare)
+    both = teacher_student.run(student, teacher, params, teacher_params, batch, compare)
     return as_measured(both.found, batch["input_mask"], _factors(student, config)), both
 
 
@@ -97,7 +95,7 @@ def _with_statistics(teacher: Network, params: Params, batch: Batch) -> tuple[Ca
     return source.shown, statistics_of(features_MBTD)
 
 
-def _factors(student: Network, config: config_lib.Transfer) -> dict[str, float]:
+def _factors(student: Network, config: schema.Transfer) -> dict[str, float]:
     scale = 1.0 / student.config.layers if config.average_layers else 1.0
     return {name: scale * getattr(config, name) for name in LOSSES}
 

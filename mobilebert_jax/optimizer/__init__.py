@@ -1,1 +1,1 @@
-"""Update rules, their rates over time, and which parameters they treat differently."""
+"""Update rules, learning rate schedules, and which parameters they treat differently."""

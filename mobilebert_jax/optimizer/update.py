@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mobilebert_jax import config as config_lib
+from mobilebert_jax.config import schema
 from mobilebert_jax.model.quantization import RANGE_DECAY
-from mobilebert_jax.optimizer import spikes
+from mobilebert_jax.optimizer import spike_filter
 from mobilebert_jax.optimizer.masks import decays, is_range, is_stacked, per_layer
-from mobilebert_jax.optimizer.part import EVERYTHING, Part
-from mobilebert_jax.optimizer.rates import Multiplier, Multipliers
+from mobilebert_jax.optimizer.schedules import Multiplier, Multipliers
+from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
 
 Tree = Any
 
@@ -43,7 +43,7 @@ class Optimizer(NamedTuple):
     against spikes, `spike`: 1 where the step must not be applied.
     """
 
-    config: config_lib.Optimizer
+    config: schema.Optimizer
     base: optax.Schedule
     multipliers: Multipliers
     restart_every: int = 0
@@ -52,7 +52,7 @@ class Optimizer(NamedTuple):
 
     def init(self, params: Tree) -> Moments:
         zeros = optax.tree.zeros_like
-        return Moments(zeros(params), zeros(params), spikes.no_norms())
+        return Moments(zeros(params), zeros(params), spike_filter.no_norms())
 
     def update(
         self,
@@ -84,7 +84,7 @@ class Optimizer(NamedTuple):
         fastest = jnp.maximum(jnp.max(every.blocks_N), every.others)
         figures = {"gradient_norm": norm, "learning_rate": rate * fastest}
         if config.skip_above:
-            spike = spikes.is_spike(moments.recent_norms, norm, config.skip_above)
+            spike = spike_filter.is_spike(moments.recent_norms, norm, config.skip_above)
             figures["spike"] = spike.astype(jnp.float32)
         return updates, moments, figures
 
@@ -95,9 +95,9 @@ class Optimizer(NamedTuple):
         """
         if not self.config.skip_above:
             return moments
-        norms = spikes.remember(moments.recent_norms, norm)
+        norms = spike_filter.remember(moments.recent_norms, norm)
         if self.restart_every:
-            norms = jnp.where(step % self.restart_every == 0, spikes.no_norms(), norms)
+            norms = jnp.where(step % self.restart_every == 0, spike_filter.no_norms(), norms)
         return moments._replace(recent_norms=norms)
 
     def _directions(self, first: Tree, second: Tree, params: Tree, step: jax.Array) -> Tree:

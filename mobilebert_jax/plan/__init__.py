@@ -4,8 +4,8 @@ from pathlib import Path
 
 import rich.console
 
-from mobilebert_jax.config import Config
-from mobilebert_jax.plan import apart, devices, report
+from mobilebert_jax.config.schema import Config
+from mobilebert_jax.plan import child_process, devices, report
 from mobilebert_jax.plan.planner import Planner
 from mobilebert_jax.plan.suggest import Tried, search
 from mobilebert_jax.plan.topology import parse
@@ -28,7 +28,7 @@ def show(
     devices.stay_off_hardware()
     hardware = parse(topology)
     tried: list[Tried] = []
-    with apart.compiler(hardware) as compiler:
+    with child_process.compiler(hardware) as compiler:
         planner = Planner(hardware, compiler, layers, console)
         planned = planner.make(config)
         report.show(planned, console)

@@ -7,9 +7,10 @@ Rough where it counts activations; exact where it counts parameters.
 import dataclasses
 import math
 
-from mobilebert_jax import flops
-from mobilebert_jax.config import Config, ModelConfig, Remat
+from mobilebert_jax.config.execution import Remat
+from mobilebert_jax.config.schema import Config, ModelConfig
 from mobilebert_jax.model import sizes
+from mobilebert_jax.pipeline import flops
 from mobilebert_jax.plan.collectives import Collective
 from mobilebert_jax.plan.compiled import Compiled, Memory
 from mobilebert_jax.plan.hlo import Array

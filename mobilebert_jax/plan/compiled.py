@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from mobilebert_jax import train
-from mobilebert_jax.config import Config
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.plan import cycles
 from mobilebert_jax.plan.collectives import Collective, collectives
 from mobilebert_jax.plan.programs import Arguments, Program, arguments
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.training.state import Layout
 
 _UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 _SIZE = r"([\d.]+)([KMGT]?)"

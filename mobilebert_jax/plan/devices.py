@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.plan.topology import Topology
 
 _ENVIRONMENT = {

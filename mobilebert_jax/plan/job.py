@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mobilebert_jax import flops
-from mobilebert_jax.config import Config, InputError
+from mobilebert_jax.config.digest import settle
+from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.model import sizes
-from mobilebert_jax.partition.mesh import check_batch
+from mobilebert_jax.pipeline import flops
 from mobilebert_jax.plan.analytic import Cut
 from mobilebert_jax.plan.compiled import Compiled
 from mobilebert_jax.plan.roofline import Times, times
 from mobilebert_jax.plan.topology import Topology
-from mobilebert_jax.science import settle
+from mobilebert_jax.sharding.mesh import check_batch
 
 STATE_ARRAYS = 3
 """Parameters and two moments, all float32, make up a checkpoint."""

@@ -4,14 +4,15 @@ import dataclasses
 
 import rich.console
 
-from mobilebert_jax.config import Config, Execution
-from mobilebert_jax.partition import mesh as mesh_lib
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.plan import analytic, devices, job
 from mobilebert_jax.plan.analytic import Cut
-from mobilebert_jax.plan.apart import Compiler
+from mobilebert_jax.plan.child_process import Compiler
 from mobilebert_jax.plan.compiled import Compiled
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology
+from mobilebert_jax.sharding import mesh as mesh_lib
 
 
 class Planner:

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax import curriculum
-from mobilebert_jax.config import Config
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
-from mobilebert_jax.partition import rules
-from mobilebert_jax.run import state as state_lib
-from mobilebert_jax.run.state import Layout, State
+from mobilebert_jax.pipeline import curriculum
+from mobilebert_jax.sharding import rules
 from mobilebert_jax.train import Phase, Training
+from mobilebert_jax.training import state as state_lib
+from mobilebert_jax.training.state import Layout, State
 
 FIRST_WORD = 5
 """The first token that is not special; which numbers these are does not matter to a compiler."""

@@ -8,8 +8,8 @@ from typing import Any
 import rich.console
 import rich.table
 
-from mobilebert_jax.artefacts import write_json
-from mobilebert_jax.config import Config
+from mobilebert_jax.artifacts import write_json
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.plan import roofline
 from mobilebert_jax.plan.collectives import totals
 from mobilebert_jax.plan.job import Job, Stage, Step

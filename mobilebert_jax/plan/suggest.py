@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from mobilebert_jax.config import Config, Execution, Mesh, Remat, TeacherRemat
+from mobilebert_jax.config.execution import Execution, Mesh, Remat, TeacherRemat
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.plan.analytic import Cut
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology

@@ -12,8 +12,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from mobilebert_jax.config import InputError, nearest
-from mobilebert_jax.partition.chips import CHIPS, Chip
+from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.sharding.chips import CHIPS, Chip
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _FLAT_SQUARES = ("2x2", "4x4", "4x8", "8x8", "8x16", "16x16")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mobilebert_jax.ablations import page, runner
-from mobilebert_jax.run.meters import read_rows
+from mobilebert_jax.training.metrics import read_rows
 from tests import miniature
-from tests.run.test_report import Browser, Page, browser_program, complaints, requested
+from tests.report.test_page import Browser, Page, browser_program, complaints, requested
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mobilebert_jax import curriculum
 from mobilebert_jax.ablations.variants import check, ladder_of, orders_of, variants_of
-from mobilebert_jax.config import Ablations, Config, InputError, flatten
-from mobilebert_jax.config_dict import from_config_dict
-from mobilebert_jax.science import student_steps
+from mobilebert_jax.config.config_dict import from_config_dict
+from mobilebert_jax.config.digest import student_steps
+from mobilebert_jax.config.schema import Ablations, Config, InputError, flatten
+from mobilebert_jax.pipeline import curriculum
 from tests import tiny
-from tests.test_curriculum import setting
+from tests.pipeline.test_curriculum import setting
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = runpy.run_path(str(ROOT / "experiments/ablations.py"))

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import corpus, text_files
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
 from tests.data.list_documents import SPECIALS, ListDocuments
@@ -24,7 +24,7 @@ VOCABULARY = Vocabulary(
     ordinary=np.arange(SPECIALS, SIZE, dtype=np.int32),
     starts_word_V=np.ones(SIZE, bool),
 )
-DATA = config.Data(length=24, max_predictions=4)
+DATA = schema.Data(length=24, max_predictions=4)
 
 
 class BrokenDocuments(ListDocuments):
@@ -184,7 +184,7 @@ def test_iterating_is_indexing(start, count, prefetch):
 
 def test_batches_are_made_ahead_but_not_further_than_asked():
     documents = ListDocuments([[40, 1]] * 4)
-    data = config.Data(length=24, max_predictions=4, short_rate=0.0)
+    data = schema.Data(length=24, max_predictions=4, short_rate=0.0)
     reference = ListDocuments([[40, 1]] * 4)
     for step in range(5):
         feed_of(reference, data=data)[step]
@@ -265,7 +265,7 @@ def test_waiting_is_measured():
     ],
 )
 def test_what_cannot_feed_is_refused(arguments, message):
-    with pytest.raises(config.InputError, match=message):
+    with pytest.raises(schema.InputError, match=message):
         feed_of(**arguments)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilebert_jax.data import draws, pairs
+from mobilebert_jax.data import counter_rng, pairs
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**32)
@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 2**32)
 def walked(sentence_lengths, length, short_rate, seed, count):
     """The first `count` pairs of one document."""
     lengths = np.array(sentence_lengths, np.int32)
-    stream = np.repeat(draws.streams(seed), count)
+    stream = np.repeat(counter_rng.streams(seed), count)
     found = pairs.nth_pairs([lengths] * count, np.arange(count), stream, length, short_rate)
     return [pairs.Pairs(*row) for row in zip(*(array.tolist() for array in found), strict=True)]
 
@@ -35,7 +35,9 @@ def bert_walk(sentence_lengths, length, short_rate, seed, walk=0, drawn=0):
     """
 
     def choice(kind, number):
-        return float(draws.uniform(draws.streams(draws.streams(seed), kind), number)[0])
+        return float(
+            counter_rng.uniform(counter_rng.streams(counter_rng.streams(seed), kind), number)[0]
+        )
 
     capacity = length - 3
     target = capacity
@@ -86,7 +88,7 @@ def test_a_walk_loses_no_token(sentence_lengths, length, short_rate, seed):
 def test_a_pair_does_not_depend_on_the_others_of_its_batch(documents, number, seed):
     lengths = [np.array(document, np.int32) for document in documents]
     numbers = (number + 3 * np.arange(len(lengths))) % 31
-    streams = draws.streams(seed, np.arange(len(lengths)))
+    streams = counter_rng.streams(seed, np.arange(len(lengths)))
     together = pairs.nth_pairs(lengths, numbers, streams, 64, 0.3)
     for row in range(len(lengths)):
         one = slice(row, row + 1)
@@ -109,7 +111,7 @@ def test_half_of_the_pairs_are_random_and_a_tenth_of_the_walks_short():
     assert np.mean(choices) == pytest.approx(0.5, abs=5 * 0.5 / len(choices) ** 0.5)
 
     documents = [np.array(lengths, np.int32)] * 5000
-    streams = draws.streams(0, np.arange(5000))
+    streams = counter_rng.streams(0, np.arange(5000))
     targets = pairs.nth_pairs(documents, np.zeros(5000, int), streams, 128, 0.1).target
     short = targets[targets < 125]
     # One of the 124 random lengths, the largest, is not short.
@@ -133,7 +135,7 @@ def test_a_document_counts_for_examples_of_three_quarters_of_the_length(token_co
 def test_a_random_segment_is_never_of_a_part_of_the_same_document():
     numbers = np.array([0, 0, 0, 1, 2, 2])
     for record in range(6):
-        streams = draws.streams(record, np.arange(300))
+        streams = counter_rng.streams(record, np.arange(300))
         drawn = pairs.other_records(numbers, np.full(300, record), streams)
         assert set(drawn.tolist()) == {r for r in range(6) if numbers[r] != numbers[record]}
 
@@ -141,7 +143,7 @@ def test_a_random_segment_is_never_of_a_part_of_the_same_document():
 @given(st.lists(LENGTHS, min_size=1, max_size=5), st.integers(0, 200), SEEDS)
 def test_random_segments_are_whole_sentences_up_to_the_target(documents, target, seed):
     lengths = [np.array(document, np.int32) for document in documents]
-    streams = draws.streams(seed, np.arange(len(lengths)))
+    streams = counter_rng.streams(seed, np.arange(len(lengths)))
     targets = np.full(len(lengths), target)
     for own, begin, end in zip(
         documents, *pairs.random_segments(lengths, targets, streams), strict=True
@@ -156,7 +158,7 @@ def test_random_segments_are_whole_sentences_up_to_the_target(documents, target,
 
 def test_random_segments_begin_at_every_sentence():
     lengths = [np.array([3, 1, 2], np.int32)] * 300
-    streams = draws.streams(0, np.arange(300))
+    streams = counter_rng.streams(0, np.arange(300))
     begin, _ = pairs.random_segments(lengths, np.ones(300, int), streams)
     assert set(begin.tolist()) == {0, 3, 4}
 
@@ -173,7 +175,7 @@ def test_truncation_takes_from_the_longer(length_a, length_b, capacity, seed):
         else:
             expected_b -= 1
     counts = np.array([length_a]), np.array([length_b])
-    a, b = pairs.truncate(*counts, capacity, draws.streams(seed))
+    a, b = pairs.truncate(*counts, capacity, counter_rng.streams(seed))
     assert (a.size[0], b.size[0]) == (expected_a, expected_b)
     assert a.first[0] >= 0 and a.first[0] + expected_a <= length_a
     assert b.first[0] >= 0 and b.first[0] + expected_b <= length_b
@@ -181,6 +183,6 @@ def test_truncation_takes_from_the_longer(length_a, length_b, capacity, seed):
 
 def test_truncation_drops_from_both_ends_alike():
     counts = np.full(2000, 164), np.full(2000, 1)
-    dropped = pairs.truncate(*counts, 65, draws.streams(0, np.arange(2000)))[0].first
+    dropped = pairs.truncate(*counts, 65, counter_rng.streams(0, np.arange(2000)))[0].first
     assert dropped.mean() == pytest.approx(50, abs=5 * 5 / 2000**0.5)
     assert dropped.std() == pytest.approx(5, rel=0.1)

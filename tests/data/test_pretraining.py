@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilebert_jax import config
-from mobilebert_jax.data import draws, masking, pairs, pretraining
+from mobilebert_jax.config import schema
+from mobilebert_jax.data import counter_rng, masking, pairs, pretraining
 from mobilebert_jax.data.masking import Vocabulary
 from tests.data.list_documents import CLS, MASK, PAD, SEP, SPECIALS, ListDocuments
 
@@ -73,7 +73,7 @@ def segments(found):
 def test_half_of_the_pairs_of_short_documents_are_random():
     """A walk that begins with a true pair ends sooner; that must not make true pairs likelier."""
     documents = ListDocuments([[6, 6, 6]] * 50)
-    data = config.Data(length=64, max_predictions=9, short_rate=0.0)
+    data = schema.Data(length=64, max_predictions=9, short_rate=0.0)
     labels = all_examples(documents, data, 40)["next_sentence_labels"]
     assert len(labels) == 2000
     assert np.mean(labels) == pytest.approx(0.5, abs=5 * 0.5 / len(labels) ** 0.5)
@@ -83,7 +83,7 @@ def test_half_of_the_pairs_of_short_documents_are_random():
 
 CORPORA = st.lists(LENGTHS, min_size=2, max_size=5).map(ListDocuments)
 DATA = st.builds(
-    config.Data,
+    schema.Data,
     length=st.integers(8, 140),
     max_predictions=st.integers(1, 8),
     mask_rate=st.floats(0, 1),
@@ -144,7 +144,7 @@ def test_predictions(documents, data, seed):
 
 def test_types_and_shapes():
     documents = ListDocuments([[9, 9, 9], [9, 9]])
-    found = example(documents, 0, config.Data(length=32, max_predictions=5))
+    found = example(documents, 0, schema.Data(length=32, max_predictions=5))
     assert {name: (a.shape, a.dtype.name) for name, a in found.items()} == {
         "input_ids": ((32,), "int32"),
         "input_mask": ((32,), "int32"),
@@ -165,7 +165,7 @@ def test_an_example_is_a_function_of_its_arguments(documents, data, seed):
 def test_every_part_of_the_key_matters():
     documents = ListDocuments([[9] * 200] * 3)
     names = [{}, {"seed": 1}, {"source": 1}, {"epoch": 1}, {"seed": -1}]
-    found = {example(documents, 0, config.Data(), **name)["input_ids"].tobytes() for name in names}
+    found = {example(documents, 0, schema.Data(), **name)["input_ids"].tobytes() for name in names}
     assert len(found) == len(names)
 
 
@@ -183,7 +183,7 @@ def test_the_same_examples_everywhere():
     documents = ListDocuments([[7, 12, 30, 9] * 6, [5] * 40, [200, 3]])
     digest = hashlib.sha256()
     for whole_words in (False, True):
-        data = config.Data(length=64, max_predictions=9, whole_words=whole_words, short_rate=0.5)
+        data = schema.Data(length=64, max_predictions=9, whole_words=whole_words, short_rate=0.5)
         starts_word_V = np.arange(documents.vocabulary_size) % 3 > 0
         vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
         indices, epochs = np.tile(np.arange(10), 20), np.repeat(np.arange(20), 10)
@@ -198,7 +198,7 @@ def test_the_same_examples_everywhere():
 
 def test_mask_rate_and_shares():
     documents = ListDocuments([[20] * 300, [20] * 300])
-    data = config.Data(short_rate=0.0)
+    data = schema.Data(short_rate=0.0)
     found = all_examples(documents, data, 20)
     predicted = found["masked_lm_weights"] == 1
     row, _ = np.nonzero(predicted)
@@ -223,7 +223,7 @@ def test_mask_rate_and_shares():
 
 def test_random_replacements_are_uniform_over_ordinary_tokens():
     vocabulary = vocabulary_of(25)
-    streams, numbers = draws.streams(np.zeros(100_000, int)), np.arange(100_000)
+    streams, numbers = counter_rng.streams(np.zeros(100_000, int)), np.arange(100_000)
     originals = np.full(100_000, 10_000, np.int32)
     drawn = masking._replacements(originals, vocabulary, streams, numbers)
     counts = np.bincount(drawn[(drawn != MASK) & (drawn != 10_000)], minlength=25)
@@ -235,7 +235,7 @@ def test_random_replacements_are_uniform_over_ordinary_tokens():
 
 def test_next_sentence_labels_are_about_half_random():
     documents = ListDocuments([[10] * 400] * 3)
-    data = config.Data(short_rate=0.0)
+    data = schema.Data(short_rate=0.0)
     labels = all_examples(documents, data, 30)["next_sentence_labels"]
     assert len(labels) > 2500
     # Walks make pairs that share draws, and end in a forced one: a wider bound than a coin's.
@@ -244,7 +244,7 @@ def test_next_sentence_labels_are_about_half_random():
 
 def test_random_segments_come_from_all_other_documents():
     documents = ListDocuments([[30] * 4] * 6)
-    data = config.Data(length=32)
+    data = schema.Data(length=32)
     others = set()
     for epoch in range(300):
         found = example(documents, 0, data, epoch=epoch)
@@ -262,7 +262,7 @@ def test_whole_words_stay_together(documents, draw, length, most, mask_rate):
     seed = draw.draw(st.integers(0, 2**32))
     starts_word_V = np.random.default_rng(seed).random(documents.vocabulary_size) < 0.5
     vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
-    data = config.Data(length=length, max_predictions=most, mask_rate=mask_rate, whole_words=True)
+    data = schema.Data(length=length, max_predictions=most, mask_rate=mask_rate, whole_words=True)
     found = example(documents, 0, data, vocabulary, seed=seed)
     count = int(found["masked_lm_weights"].sum())
     predicted = np.zeros(length, bool)
@@ -289,7 +289,7 @@ def test_whole_words_reach_the_mask_rate():
     documents = ListDocuments([[20] * 100, [20] * 100])
     starts_word_V = np.arange(documents.vocabulary_size) % 4 != 0
     vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
-    data = config.Data(whole_words=True, short_rate=0.0)
+    data = schema.Data(whole_words=True, short_rate=0.0)
     found = [example(documents, 0, data, vocabulary, epoch=epoch) for epoch in range(100)]
     counts = [e["masked_lm_weights"].sum() for e in found if e["input_mask"].all()]
     assert len(counts) > 50 and set(counts) == {19}
@@ -311,5 +311,5 @@ def test_vocabulary_of_a_tokenizer():
 
 def test_a_vocabulary_of_special_tokens_is_refused():
     tokenizer = SimpleNamespace(pad=0, unk=1, cls=2, sep=3, mask=4, size=5, starts_word=np.ones(5))
-    with pytest.raises(config.InputError, match="nothing but special tokens"):
+    with pytest.raises(schema.InputError, match="nothing but special tokens"):
         Vocabulary.of(tokenizer)

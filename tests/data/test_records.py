@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mobilebert_jax import config
-from mobilebert_jax.config import InputError
-from mobilebert_jax.data import atomic, corpus, records, sentences, shards, units
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.data import atomic, corpus, records, sentences, shards, work_units
 
 WORDS = ("tea", "rain", "stone", "river", "cloud", "music", "paper", "light", "morning", "garden")
-SETTINGS = config.Tokenizer(vocab_size=90)
+SETTINGS = schema.Tokenizer(vocab_size=90)
 
 # Prepares argv[1] in argv[2] and kills itself at the moment that argv[3] describes.
 PREPARE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from mobilebert_jax import config
-from mobilebert_jax.data import atomic, dataset, records, units
+from mobilebert_jax.config import schema
+from mobilebert_jax.data import atomic, dataset, records, work_units
 
-units.SHARD_BYTES = 4000
+work_units.SHARD_BYTES = 4000
 moment, count = sys.argv[3].split(":")
 seen = 0
 
@@ -50,7 +50,7 @@ dataset.write_metadata = dying("metadata", dataset.write_metadata)
 
 if __name__ == "__main__":
     records.prepare(
-        config.Data(source=sys.argv[1], held_out=0.2), config.Tokenizer(vocab_size=90),
+        schema.Data(source=sys.argv[1], held_out=0.2), schema.Tokenizer(vocab_size=90),
         Path(sys.argv[2]), int(sys.argv[4]), lambda phase, done, total: die_at(phase),
         Path(sys.argv[2] + ".cache"),
     )
@@ -71,7 +71,7 @@ def write_corpus(path: Path, documents: int = 120, seed: int = 0) -> str:
 
 def prepare(source: str, directory: Path, workers: int = 1, progress=None, **data) -> dict:
     return records.prepare(
-        config.Data(source=source, **{"held_out": 0.2, **data}),
+        schema.Data(source=source, **{"held_out": 0.2, **data}),
         SETTINGS,
         directory,
         workers,
@@ -99,7 +99,7 @@ def texts_of(directory: Path, split: str) -> list[str]:
 
 @pytest.fixture
 def small_units(monkeypatch):
-    monkeypatch.setattr(units, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(work_units, "SHARD_BYTES", 4000)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def unbroken(tmp_path_factory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("unbroken")
     source = write_corpus(folder / "text.txt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "SHARD_BYTES", 4000)
+        patch.setattr(work_units, "SHARD_BYTES", 4000)
         prepare(source, folder / "out")
     assert len(list((folder / "out/source_00").glob("*train.array_record*"))) >= 4
     return source, folder / "out"
@@ -327,7 +327,7 @@ def test_documents_without_a_token_are_counted_and_skipped(tmp_path):
 
 
 def test_less_text_is_read_when_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "SHARD_BYTES", 150_000)
+    monkeypatch.setattr(work_units, "SHARD_BYTES", 150_000)
     source = write_corpus(tmp_path / "text.txt", documents=7500)
     bytes_read = {}
     for limit in (0, 1):
@@ -339,24 +339,24 @@ def test_less_text_is_read_when_asked(tmp_path, monkeypatch):
 
 
 def test_shares_are_used_in_full():
-    assert units._shares(0, [5, 6]) == [0, 0]
-    assert units._shares(30, [100, 100, 100]) == [10, 10, 10]
-    assert units._shares(30, [100, 4, 100]) == [13, 4, 13]
-    assert units._shares(300, [100, 4, 100]) == [100, 4, 100]
+    assert work_units._shares(0, [5, 6]) == [0, 0]
+    assert work_units._shares(30, [100, 100, 100]) == [10, 10, 10]
+    assert work_units._shares(30, [100, 4, 100]) == [13, 4, 13]
+    assert work_units._shares(300, [100, 4, 100]) == [100, 4, 100]
 
 
 def test_a_source_never_has_more_units_than_readers_can_open(tmp_path, monkeypatch):
     source = corpus.parse_sources(write_corpus(tmp_path / "text.txt"))[0]
-    monkeypatch.setattr(units, "SHARD_BYTES", 1000)
-    monkeypatch.setattr(units, "MAX_UNITS", 5)
-    assert 2 <= len(units.plan(source, 0.1, tmp_path, 0)) <= 5
+    monkeypatch.setattr(work_units, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(work_units, "MAX_UNITS", 5)
+    assert 2 <= len(work_units.plan(source, 0.1, tmp_path, 0)) <= 5
 
 
 def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
     source, out = unbroken
     vocab = out / "tokenizer/vocab.txt"
-    data = config.Data(source=source, held_out=0.2)
-    settings = config.Tokenizer(path=str(vocab))
+    data = schema.Data(source=source, held_out=0.2)
+    settings = schema.Tokenizer(path=str(vocab))
     phases = set()
     records.prepare(
         data, settings, tmp_path / "out", 1, lambda *r: phases.add(r[0]), tmp_path / "c"
@@ -370,8 +370,8 @@ def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
     [(1e-9, "120 documents.*held_out split; raise"), (1 - 1e-9, "120 documents.*train split")],
 )
 def test_an_empty_split_is_refused(tmp_path, held_out, message, unbroken):
-    settings = config.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
-    data = config.Data(source=unbroken[0], held_out=held_out)
+    settings = schema.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
+    data = schema.Data(source=unbroken[0], held_out=held_out)
     with pytest.raises(InputError, match=message):
         records.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
     assert not (tmp_path / "out/manifest.json").exists()
@@ -398,7 +398,7 @@ def test_a_full_disk_is_reported_and_the_rest_is_kept(unbroken, small_units, tmp
     with pytest.raises(InputError, match=r"disk of .*out is full after [\d,]+ bytes"):
         prepare(source, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr(units, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(work_units, "SHARD_BYTES", 4000)
     assert list(tmp_path.glob("out/source_00/partial/0*.json"))
     assert not list(tmp_path.glob("out/source_00/partial/*train*.tmp"))
     prepare(source, tmp_path / "out")

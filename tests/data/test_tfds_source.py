@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import corpus, tfds_source
 
 _TEXTS = [f"First line of {i}.\n\nSecond line of {i}.\n" for i in range(20)]

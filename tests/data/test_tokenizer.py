@@ -12,9 +12,10 @@ import sentencepiece
 from hypothesis import strategies
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from mobilebert_jax import config
-from mobilebert_jax.config import InputError
-from mobilebert_jax.data import tokenizer
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.data import tokenizer, tokenizer_base
+from mobilebert_jax.data.wordpiece import WordPiece
 
 KINDS = ("wordpiece", "sentencepiece_unigram", "sentencepiece_bpe")
 LINES = [
@@ -27,16 +28,16 @@ LINES = [
 TRAIN_AND_PRINT = """
 import sys
 from pathlib import Path
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.data import tokenizer
 lines = Path(sys.argv[1]).read_text().splitlines()
-settings = config.Tokenizer(kind=sys.argv[2], vocab_size=160)
+settings = schema.Tokenizer(kind=sys.argv[2], vocab_size=160)
 print(tokenizer.train(lines, settings, Path(sys.argv[3])).digest)
 """
 
 
-def settings(kind: str, **changes) -> config.Tokenizer:
-    return config.Tokenizer(kind=kind, **{"vocab_size": 160, **changes})
+def settings(kind: str, **changes) -> schema.Tokenizer:
+    return schema.Tokenizer(kind=kind, **{"vocab_size": 160, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_text_cannot_spell_the_mask_of_a_foreign_model(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_tokenizer_loads_as_itself(trained, kind, tmp_path):
     trained[kind].save(tmp_path)
-    loaded = tokenizer.load(tmp_path, config.Tokenizer())
+    loaded = tokenizer.load(tmp_path, schema.Tokenizer())
     assert loaded.kind == kind
     assert loaded.digest == trained[kind].digest
     assert loaded.encode(LINES[:20]) == trained[kind].encode(LINES[:20])
@@ -144,12 +145,12 @@ def test_digest_depends_on_vocabulary_and_settings(trained, tmp_path):
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_wordpiece_agrees_with_the_library_on_any_text(trained, lowercase, texts):
     # The library takes these for the tokens themselves, which text must not be able to forge.
-    special = [spelling for names in tokenizer.SPECIAL_TOKENS.values() for spelling in names]
+    special = [spelling for names in tokenizer_base.SPECIAL_TOKENS.values() for spelling in names]
     hypothesis.assume(not any(spelling in text for text in texts for spelling in special))
     pieces = trained["wordpiece"].pieces(range(trained["wordpiece"].size))
     vocab = {piece: i for i, piece in enumerate([*pieces, *"漢字é'-Σσ"])}
     content = "".join(f"{piece}\n" for piece in vocab).encode()
-    made = tokenizer.WordPiece(content, lowercase, "test")
+    made = WordPiece(content, lowercase, "test")
     library = BertWordPieceTokenizer(vocab, lowercase=lowercase, strip_accents=lowercase)
     expected = [library.encode(text, add_special_tokens=False).ids for text in texts]
     assert made.encode(texts) == expected

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 import mobilebert_jax
-from mobilebert_jax import config as config_lib
-from mobilebert_jax import opening, stages
-from mobilebert_jax.config import Config, InputError
+from mobilebert_jax.config.execution import Mesh
+from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.export import card, formats
 from mobilebert_jax.export.subjects import Subject
-from mobilebert_jax.interop import huggingface, own_format
+from mobilebert_jax.finetune import pretrained
+from mobilebert_jax.inference import load
+from mobilebert_jax.interop import own_format
+from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.model import Model
-from mobilebert_jax.partition.mesh import make_mesh
-from mobilebert_jax.run.state import Layout
-from mobilebert_jax.tasks import pretrained
+from mobilebert_jax.pipeline import runner
+from mobilebert_jax.sharding.mesh import make_mesh
+from mobilebert_jax.training.state import Layout
 from tests import miniature
 from tests.interop import exchanged
 
@@ -48,7 +50,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 def run(config: Config) -> str:
     console = miniature.console()
-    stages.run(config, console)
+    runner.run(config, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -97,7 +99,7 @@ def test_every_network_leaves_with_its_card(runs: Path, said: str) -> None:
     assert [network["name"] for network in found["networks"]] == ["student", "classify-student"]
     assert len(found["left_out"]) == 1 and "is left out, because" in said
     for name, pattern in (("student", "distill-*"), ("classify-student", "trials/*")):
-        own = opening.open_model(one(runs, pattern))
+        own = load.open_model(one(runs, pattern))
         check_equal(own_format.read(export / name / "mobilebert_jax"), own)
         theirs = huggingface.read(export / name / "huggingface")
         assert theirs.kind == own.kind and theirs.labels == own.labels
@@ -139,19 +141,19 @@ def test_a_format_whose_package_is_missing_stops_the_run_unless_it_may_be_left_o
 
 def test_networks_open_from_wherever_they_lie(runs: Path) -> None:
     export = one(runs, "export-*")
-    student = opening.open_model(one(runs, "distill-*"))
-    check_equal(opening.open_model(runs), student)
-    check_equal(opening.open_model(export / "student/mobilebert_jax"), student)
-    check_equal(opening.open_model(export / "student"), student)
+    student = load.open_model(one(runs, "distill-*"))
+    check_equal(load.open_model(runs), student)
+    check_equal(load.open_model(export / "student/mobilebert_jax"), student)
+    check_equal(load.open_model(export / "student"), student)
     model, params, tokenizer, config = mobilebert_jax.load(one(runs, "trials/*"))
     assert config.layers == 2 and model.labels == ("k", "m")
     ids = np.array([[tokenizer.cls, *tokenizer.encode(["kalo pel dan"])[0], tokenizer.sep]])
     logits = model(params, ids, np.ones_like(ids), np.zeros_like(ids))["logits"]
     assert model.labels[int(logits.argmax())] == "k"
     with pytest.raises(InputError, match="holds no finished network"):
-        opening.open_model(runs.parent)
+        load.open_model(runs.parent)
     with pytest.raises(InputError, match="holds no finished network"):
-        opening.open_model(one(runs, "prepare-*"))
+        load.open_model(one(runs, "prepare-*"))
 
 
 def test_what_was_exported_is_fine_tuned_again_and_for_8_bits(runs: Path, tmp_path: Path) -> None:
@@ -172,8 +174,8 @@ def test_what_was_exported_is_fine_tuned_again_and_for_8_bits(runs: Path, tmp_pa
     # It goes on from the output layer that it had: these epochs at this rate learn nothing anew.
     assert "accuracy 100.0" in run(aware)
     folder = one(tmp_path / "runs/aware", "trials/*")
-    own_format.write(opening.open_model(folder), tmp_path / "without_ranges")
-    layout = Layout(make_mesh(config_lib.Mesh(data=1), jax.devices()[:1]))
+    own_format.write(load.open_model(folder), tmp_path / "without_ranges")
+    layout = Layout(make_mesh(Mesh(data=1), jax.devices()[:1]))
     kept = pretrained.find("finetune.pretrained", str(folder))
     assert kept.made_as is not None
     ranges = kept.params(layout, kept.made_as.network)["blocks"]["input"]["input_range"]

@@ -13,7 +13,7 @@ import jax
 
 import tests.conftest  # noqa: F401 - eight simulated devices, asked for before jax has any
 from mobilebert_jax.plan.collectives import collectives
-from tests.partition.stage_programs import STAGES, arguments, compiled, layout_of
+from tests.sharding.stage_programs import STAGES, arguments, compiled, layout_of
 
 GOLDEN = Path(__file__).with_name("collectives.json")
 MESHES = ("1x8x1", "2x2x2")

@@ -6,8 +6,8 @@ Run `python -m tests.golden.make_configs` from the repository's root to write th
 import runpy
 from pathlib import Path
 
-from mobilebert_jax.config import flatten
-from mobilebert_jax.config_dict import from_config_dict
+from mobilebert_jax.config.config_dict import from_config_dict
+from mobilebert_jax.config.schema import flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).resolve().parent / "configs"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilebert_jax.data.tokenizer import WordPiece
+from mobilebert_jax.data.wordpiece import WordPiece
 from mobilebert_jax.interop import names, shapes
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model import sizes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mobilebert_jax
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop import forward, own_format, verification
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
 from mobilebert_jax.model import encoder, sizes

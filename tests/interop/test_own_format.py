@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilebert_jax.config import InputError
-from mobilebert_jax.interop import own_format, tensor_files
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.finetune import pretrained
+from mobilebert_jax.interop import own_format
+from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import Kind, Model
-from mobilebert_jax.tasks import pretrained
 from tests.interop import exchanged
 
 ALL = exchanged.CONFIGS | exchanged.OTHERS
@@ -53,7 +54,7 @@ def test_the_documented_content(tmp_path: Path) -> None:
         "labels": ["negative", "neutral", "positive"],
         "model": dataclasses.asdict(model.config),
     }
-    tensors = tensor_files.read(tmp_path / "saved" / "model.safetensors")
+    tensors = safetensors_files.read(tmp_path / "saved" / "model.safetensors")
     query = model.params["blocks"]["attention"]["query"]["kernel"]
     np.testing.assert_array_equal(tensors["blocks/attention/query/kernel"], query)
 
@@ -103,9 +104,9 @@ def test_wrong_tensors_are_refused(
     changes: dict[str, np.ndarray | None], message: str, saved: Path
 ) -> None:
     path = saved / "model.safetensors"
-    tensors: dict[str, Any] = tensor_files.read(path) | changes
+    tensors: dict[str, Any] = safetensors_files.read(path) | changes
     kept = {name: array for name, array in tensors.items() if array is not None}
-    tensor_files.write(path, kept, {})
+    safetensors_files.write(path, kept, {})
     with pytest.raises(InputError, match=rf"model\.safetensors: .*{message}"):
         own_format.read(saved)
 

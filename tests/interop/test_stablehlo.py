@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop import forward, stablehlo, verification
 from tests.interop import exchanged
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax import config as config_lib
+from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder, quantization, sizes
 from mobilebert_jax.model.layers import Network, TaskHead
-from mobilebert_jax.optimizer import rates
+from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.masks import is_range
 from mobilebert_jax.optimizer.update import Optimizer
 
@@ -107,10 +107,10 @@ def test_observing_tells_the_least_and_greatest_of_every_tensor(params, batch):
 
 
 def test_an_update_moves_a_range_a_thousandth_of_the_way_and_nothing_else_of_it(params):
-    settings = config_lib.Optimizer(
+    settings = schema.Optimizer(
         kind="adamw", peak_rate=1e-2, warmup_steps=0, decay="constant", clip_norm=1.0
     )
-    optimizer = Optimizer(settings, rates.base_rate(settings, 10), rates.uniform(2))
+    optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(2))
     gradients = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.full_like(x, 5.0 if is_range(path) else 1e-3), params
     )

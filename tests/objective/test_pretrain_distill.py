@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder
 from mobilebert_jax.objective import distill, initialize, pretrain
 from mobilebert_jax.objective.losses import Mean, Measured, Term, add, weighted
@@ -80,7 +80,7 @@ def measure_distillation() -> Callable[..., Measured]:
     """Takes alpha, for each value of which it is compiled, and the temperature."""
 
     def run(alpha: Any, temperature: Any, *arguments: Any) -> Measured:
-        settings = config.Distill(alpha=alpha, temperature=temperature)
+        settings = schema.Distill(alpha=alpha, temperature=temperature)
         return distill.objective(tiny.STUDENT, tiny.TEACHER, settings)(*arguments)
 
     return tiny.jit(run, static_argnums=0)
@@ -172,7 +172,7 @@ def test_distillation_follows_its_definition(
 
 
 def test_a_teacher_without_a_share_of_the_loss_does_not_run(student: Any, logits: Any) -> None:
-    objective = distill.objective(tiny.STUDENT, tiny.TEACHER, config.Distill(alpha=1.0))
+    objective = distill.objective(tiny.STUDENT, tiny.TEACHER, schema.Distill(alpha=1.0))
     found = tiny.jit(objective)(student, None, BATCH, KEY)
     words, _ = masked_lm(logits["student"].masked_lm_BPV)
     order, _ = next_sentence(logits["student"].next_sentence_B2)
@@ -180,7 +180,7 @@ def test_a_teacher_without_a_share_of_the_loss_does_not_run(student: Any, logits
 
 
 def test_published_share_and_temperature() -> None:
-    assert (config.Distill().alpha, config.Distill().temperature) == (0.5, 1.0)
+    assert (schema.Distill().alpha, schema.Distill().temperature) == (0.5, 1.0)
 
 
 def test_the_teacher_gets_no_gradient_and_the_student_the_difference_of_distributions() -> None:

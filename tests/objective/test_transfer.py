@@ -13,19 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax import config
+from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import distill, transfer
 from mobilebert_jax.objective.losses import Measured, Objective
-from mobilebert_jax.optimizer import rates, spikes
+from mobilebert_jax.optimizer import schedules, spike_filter
 from mobilebert_jax.optimizer.update import Moments, Optimizer
-from mobilebert_jax.run.state import State
-from mobilebert_jax.run.step import Sums, gradient, make_step
+from mobilebert_jax.training.state import State
+from mobilebert_jax.training.step import Sums, gradient, make_step
 from tests import tiny
 from tests.model import programs
 
-PUBLISHED = config.Transfer()
+PUBLISHED = schema.Transfer()
 EVERY = tuple(range(tiny.LAYERS))
 BATCH = tiny.batch()
 KEY = jax.random.key(0)
@@ -283,8 +283,8 @@ STEPS = {0: 5, 1: 15, 2: 25}
 def update(lower_rate: float) -> Callable[..., Any]:
     optimizer = Optimizer(
         PUBLISHED.optimizer,
-        rates.base_rate(PUBLISHED.optimizer, T * tiny.LAYERS),
-        rates.progressive(T * tiny.LAYERS, tiny.LAYERS, lower_rate),
+        schedules.base_rate(PUBLISHED.optimizer, T * tiny.LAYERS),
+        schedules.progressive(T * tiny.LAYERS, tiny.LAYERS, lower_rate),
         restart_every=T,
     )
     return tiny.jit(optimizer.update)
@@ -299,7 +299,7 @@ def moments(student: Any) -> Moments:
         return jnp.asarray(generator.uniform(0.5, 1.0, leaf.shape), jnp.float32)
 
     first, second = (jax.tree.map(draw, student) for _ in range(2))
-    return Moments(first, second, jnp.ones(spikes.WINDOW))
+    return Moments(first, second, jnp.ones(spike_filter.WINDOW))
 
 
 def without_frozen(sums: Sums, layer: int) -> Sums:
@@ -380,7 +380,7 @@ def test_blocks_above_are_absent(layer: int, lower_rate: float, student: Any, te
 
 def flops_of_step(measure: Objective, student: Any, teacher: Any) -> int:
     optimizer = Optimizer(
-        PUBLISHED.optimizer, lambda step: jnp.float32(1.0), rates.uniform(tiny.LAYERS)
+        PUBLISHED.optimizer, lambda step: jnp.float32(1.0), schedules.uniform(tiny.LAYERS)
     )
     state = State(student, optimizer.init(student), jnp.int32(0))
     program = jax.make_jaxpr(make_step(measure, optimizer))(state, teacher, BATCH, KEY)
@@ -412,7 +412,7 @@ def test_nothing_below_a_frozen_phase_has_a_backward_pass(
 
 
 def test_all_layers_at_once_run_both_networks_once(student: Any, teacher: Any) -> None:
-    words = config.Distill()
+    words = schema.Distill()
     alone = flops_of_step(distill.objective(tiny.STUDENT, tiny.TEACHER, words), student, teacher)
     depth = tiny.LAYERS
     expected = forward(tiny.TEACHER, depth) + 3 * forward(tiny.STUDENT, depth)

@@ -12,15 +12,15 @@ import numpy as np
 import optax
 import pytest
 
-from mobilebert_jax import config
-from mobilebert_jax.optimizer import masks, rates
-from mobilebert_jax.optimizer.rates import Multiplier
+from mobilebert_jax.config import schema
+from mobilebert_jax.optimizer import masks, schedules
+from mobilebert_jax.optimizer.schedules import Multiplier
 from mobilebert_jax.optimizer.update import Moments, Optimizer
 from tests import tiny
 
 Tree = dict[str, Any]
 
-LAMB = config.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01, clip_norm=2.0)
+LAMB = schema.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01, clip_norm=2.0)
 N = 3
 SHAPES = {
     "blocks": {
@@ -68,7 +68,7 @@ def test_equals_optax_where_all_is_decayed_and_nothing_stacked(kind: str) -> Non
     settings = dataclasses.replace(
         LAMB, kind=kind, bias_correction=True, warmup_steps=2, decay="linear"
     )
-    schedule = rates.base_rate(settings, 8)
+    schedule = schedules.base_rate(settings, 8)
     rule = {"lamb": optax.lamb, "adamw": optax.adamw}[kind]
     reference = optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
@@ -83,7 +83,7 @@ def test_equals_optax_where_all_is_decayed_and_nothing_stacked(kind: str) -> Non
     params = start = draw(shapes, 0)
     state = reference.init(params)
     for step, (ours, _, _) in enumerate(
-        run(Optimizer(settings, schedule, rates.uniform(N)), start, 8, shapes)
+        run(Optimizer(settings, schedule, schedules.uniform(N)), start, 8, shapes)
     ):
         updates, state = reference.update(gradients(step, shapes), state, params)
         params = optax.apply_updates(params, updates)
@@ -134,7 +134,7 @@ def test_equals_the_published_lamb_layer_by_layer() -> None:
     blocks, others = [0.3, 1.0, 3.0], 0.5
     optimizer = Optimizer(
         LAMB,
-        rates.base_rate(LAMB, 10),
+        schedules.base_rate(LAMB, 10),
         lambda step: Multiplier(jnp.array(blocks), jnp.float32(others)),
     )
     ours = unstacked(run(optimizer, params, 5)[-1][0])
@@ -148,7 +148,7 @@ def test_a_layer_of_zeros_still_moves() -> None:
     """The trust ratio of a tensor without length is 1, not 0."""
     params = draw(SHAPES, 0)
     params["blocks"]["output"]["kernel"] = params["blocks"]["output"]["kernel"].at[1].set(0.0)
-    optimizer = Optimizer(LAMB, rates.base_rate(LAMB, 10), rates.uniform(N))
+    optimizer = Optimizer(LAMB, schedules.base_rate(LAMB, 10), schedules.uniform(N))
     moved = run(optimizer, params, 1)[0][0]["blocks"]["output"]["kernel"][1]
     np.testing.assert_allclose(np.abs(moved), 0.01 * 0.1 / np.sqrt(0.001), rtol=0.01)
 
@@ -156,7 +156,7 @@ def test_a_layer_of_zeros_still_moves() -> None:
 def test_decay_alone_shrinks_what_is_decayed_and_nothing_else() -> None:
     settings = dataclasses.replace(LAMB, kind="adamw", weight_decay=0.5)
     params = draw(SHAPES, 0)
-    optimizer = Optimizer(settings, rates.base_rate(settings, 10), rates.uniform(N))
+    optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(N))
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _, _ = tiny.jit(optimizer.update)(zero, optimizer.init(params), params, 0)
     weight = unstacked(params)
@@ -173,7 +173,7 @@ def test_decay_alone_shrinks_what_is_decayed_and_nothing_else() -> None:
 @pytest.mark.parametrize(("step", "clipped"), [(0, True), (1, False)])
 def test_gradients_are_clipped_to_the_norm_over_all_parameters(step: int, clipped: bool) -> None:
     params = draw(SHAPES, 0)
-    optimizer = Optimizer(LAMB, rates.base_rate(LAMB, 10), rates.uniform(N))
+    optimizer = Optimizer(LAMB, schedules.base_rate(LAMB, 10), schedules.uniform(N))
     norm = float(np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients(step)))))
     assert (norm > LAMB.clip_norm) == clipped
     ((_, moments, figures),) = run(optimizer, params, 1, first=step)
@@ -191,8 +191,8 @@ def progressive(kind: str, *, bias_correction: bool = False, lower_rate: float =
     settings = dataclasses.replace(LAMB, kind=kind, bias_correction=bias_correction)
     return Optimizer(
         settings,
-        rates.base_rate(settings, N * T),
-        rates.progressive(N * T, N, lower_rate),
+        schedules.base_rate(settings, N * T),
+        schedules.progressive(N * T, N, lower_rate),
         restart_every=T,
     )
 
@@ -247,7 +247,7 @@ def test_bias_correction_counts_from_the_restart(step: int) -> None:
 
 def test_bias_correction_counts_all_steps_without_restarts() -> None:
     settings = dataclasses.replace(LAMB, kind="adamw", bias_correction=True, weight_decay=0.0)
-    optimizer = Optimizer(settings, rates.base_rate(settings, 10), rates.uniform(N))
+    optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(N))
     params = draw(SHAPES, 0)
     constant = jax.tree.map(jnp.ones_like, params)
     moments, update = optimizer.init(params), tiny.jit(optimizer.update)

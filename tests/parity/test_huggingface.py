@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax import config as settings
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizer_lib
-from mobilebert_jax.interop import huggingface, huggingface_config
+from mobilebert_jax.interop.huggingface import config as huggingface_config
+from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network, TaskHead
@@ -342,7 +343,7 @@ def test_sentencepiece_models_become_tokenizers(kind: Any, tmp_path: Path) -> No
         "\uff46\uff49\uff4c\uff4d \ufb01lm",
     ] * 20
     ours = tokenizer_lib.train(
-        lines, settings.Tokenizer(kind=kind, vocab_size=120), tmp_path / "vocabulary"
+        lines, schema.Tokenizer(kind=kind, vocab_size=120), tmp_path / "vocabulary"
     )
     config = dataclasses.replace(exchanged.CONFIGS["released"], vocab_size=ours.size)
     model = exchanged.make(config, "sequence_classification")._replace(tokenizer=ours)

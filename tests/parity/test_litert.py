@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilebert_jax.config import InputError
-from mobilebert_jax.interop import forward, litert, verification
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.interop import forward, verification
+from mobilebert_jax.interop.litert import model as litert
 from mobilebert_jax.interop.model import Kind, Model
 from tests.interop import exchanged
 

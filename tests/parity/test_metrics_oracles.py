@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mobilebert_jax.tasks import metrics
+from mobilebert_jax.finetune import metrics
 
 pytestmark = pytest.mark.parity
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from mobilebert_jax.config import Config, Data, Distill, Teacher, Tokenizer, Transfer
+from mobilebert_jax.config.schema import Config, Data, Distill, Teacher, Tokenizer, Transfer
 from mobilebert_jax.model import sizes
 
 NARROW: dict[str, Any] = {

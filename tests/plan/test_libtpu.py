@@ -8,14 +8,14 @@ import pytest
 import rich.console
 
 from mobilebert_jax import plan
-from mobilebert_jax.config import InputError
-from mobilebert_jax.partition.chips import CHIPS, chip_of
-from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.plan import devices
 from mobilebert_jax.plan.compiled import Compiled, compile_program
 from mobilebert_jax.plan.programs import program
 from mobilebert_jax.plan.topology import FAMILIES, parse
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.sharding.chips import CHIPS, chip_of
+from mobilebert_jax.sharding.mesh import make_mesh
+from mobilebert_jax.training.state import Layout
 from tests.plan.small import SMALL
 
 pytestmark = pytest.mark.parity

@@ -9,16 +9,18 @@ import jax
 import pytest
 import rich.console
 
-from mobilebert_jax import flops, plan
-from mobilebert_jax.config import Config, Data, InputError, Mesh, Teacher
+from mobilebert_jax import plan
+from mobilebert_jax.config.execution import Mesh
+from mobilebert_jax.config.schema import Config, Data, InputError, Teacher
 from mobilebert_jax.model import sizes
-from mobilebert_jax.partition.mesh import make_mesh
+from mobilebert_jax.pipeline import flops
 from mobilebert_jax.plan import devices, job
-from mobilebert_jax.plan.apart import Compiler
+from mobilebert_jax.plan.child_process import Compiler
 from mobilebert_jax.plan.planner import Planner
 from mobilebert_jax.plan.programs import arguments, program
 from mobilebert_jax.plan.topology import parse
-from mobilebert_jax.run.state import Layout
+from mobilebert_jax.sharding.mesh import make_mesh
+from mobilebert_jax.training.state import Layout
 from tests.plan.small import SMALL
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mobilebert_jax.config import Config, Distill, Execution, Mesh, Teacher, Transfer
+from mobilebert_jax.config.execution import Execution, Mesh
+from mobilebert_jax.config.schema import Config, Distill, Teacher, Transfer
 from mobilebert_jax.plan import analytic, job
 from mobilebert_jax.plan.suggest import (
     COMPILED_AT_MOST,

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.plan import devices
 from mobilebert_jax.plan.topology import known_names, parse
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mobilebert_jax import stages
-from mobilebert_jax.run import checkpoint as checkpoint_lib
-from mobilebert_jax.run.meters import read_rows
+from mobilebert_jax.pipeline import runner
+from mobilebert_jax.training import checkpoint as checkpoint_lib
+from mobilebert_jax.training.metrics import read_rows
 from tests import miniature
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -49,7 +49,7 @@ def run(folder: Path, wanted: tuple[str, ...] = STAGES, **settings: Any) -> str:
         "data__source": f"text:{(folder / 'text.txt').resolve()}",
     }
     console = miniature.console()
-    stages.run(miniature.experiment(folder, stages=wanted, **{**changes, **settings}), console)
+    runner.run(miniature.experiment(folder, stages=wanted, **{**changes, **settings}), console)
     return console.file.getvalue()
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_teacher_of_another_run_is_a_mistake(
 ) -> None:
     flip(random.choice(files(stage(copy) / "checkpoints/6/params")))
     given = {"data__prepared": str(stage(copy, "prepare")), "teacher__path": str(stage(copy))}
-    with pytest.raises(stages.InputError, match="cannot be used"):
+    with pytest.raises(runner.InputError, match="cannot be used"):
         run(tmp_path_factory.mktemp("other"), ("transfer",), **given)
     assert (stage(copy) / "manifest.json").exists()
 

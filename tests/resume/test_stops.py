@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax import curriculum, stages
 from mobilebert_jax import main as main_module
-from mobilebert_jax.config import InputError
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.exit_codes import NonFinite, Preempted
 from mobilebert_jax.objective import pretrain
 from mobilebert_jax.objective.losses import Measured
-from mobilebert_jax.optimizer import spikes
+from mobilebert_jax.optimizer import spike_filter
 from mobilebert_jax.optimizer.update import Moments
-from mobilebert_jax.run.checkpoint import Checkpoints, load_params
-from mobilebert_jax.run.health import StopRequest
-from mobilebert_jax.run.meters import Meters, read_rows
-from mobilebert_jax.run.outcome import NonFinite, Preempted
-from mobilebert_jax.run.state import Layout, State
+from mobilebert_jax.pipeline import curriculum, runner
+from mobilebert_jax.training.checkpoint import Checkpoints, load_params
+from mobilebert_jax.training.health import StopRequest
+from mobilebert_jax.training.metrics import Meters, read_rows
+from mobilebert_jax.training.state import Layout, State
 from tests import miniature
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -49,7 +49,7 @@ def folder(unbroken: Path, tmp_path: Path) -> Path:
 
 def run(folder: Path, **settings: Any) -> None:
     config = miniature.experiment(folder, stages=STAGES, teacher__steps=6, **settings)
-    stages.run(config, miniature.console())
+    runner.run(config, miniature.console())
 
 
 def teacher(folder: Path) -> Path:
@@ -145,7 +145,7 @@ def sums_of_batches(folder: Path, count: int) -> list[int]:
     """The sum of all token ids in each of the teacher's first batches."""
     from mobilebert_jax.data import records
     from mobilebert_jax.data.masking import Vocabulary
-    from mobilebert_jax.partition.mesh import make_mesh
+    from mobilebert_jax.sharding.mesh import make_mesh
 
     config = miniature.experiment(folder)
     (prepared,) = (folder / "runs/tiny").glob("prepare-*/records")
@@ -235,7 +235,7 @@ def test_the_command_line_exits_with_3(
 
 def state(value: float) -> State:
     params = {"layer": {"kernel": jnp.full((3, 2), value)}}
-    return State(params, Moments(params, params, spikes.no_norms()), jnp.int32(0))
+    return State(params, Moments(params, params, spike_filter.no_norms()), jnp.int32(0))
 
 
 def abstract(shape: tuple[int, ...] = (3, 2)) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def test_the_newest_state_comes_back_with_its_step(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", 2)
     params = abstract()
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=params["layer"]["kernel"].sharding)
-    norms: Any = jax.ShapeDtypeStruct((spikes.WINDOW,), jnp.float32, sharding=step.sharding)
+    norms: Any = jax.ShapeDtypeStruct((spike_filter.WINDOW,), jnp.float32, sharding=step.sharding)
     restored = checkpoints.restore(State(params, Moments(params, params, norms), step))
     checkpoints.close()
     assert int(restored.step) == 9

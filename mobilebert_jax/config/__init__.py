@@ -1,0 +1,1 @@
+"""Settings: dataclasses with their bounds, overrides, checks across fields, digests."""

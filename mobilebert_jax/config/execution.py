@@ -1,0 +1,80 @@
+"""Settings of a run that are not science: devices, memory, pace and what is kept on disk."""
+
+import dataclasses
+from typing import Literal
+
+from mobilebert_jax import bounds
+
+Remat = Literal["none", "dots", "feedforward", "full"]
+TeacherRemat = Literal["same", "none", "dots", "feedforward", "full"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; -1 takes what is left."""
+
+    data: bounds.Axis = -1
+    fsdp: bounds.Axis = 1
+    model: bounds.Axis = 1
+    slices: bounds.ManyOrNone = 0
+    """Groups of devices that a slower network joins, between which only `data` is cut; 0 takes as
+    many as the devices say they belong to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the machine is used; nothing here may change a number beyond float tolerance."""
+
+    runs_dir: bounds.Text = "runs"
+    """Folder of all runs, on a disk that all hosts see, or `gs://BUCKET/FOLDER`."""
+    mesh: Mesh = Mesh()
+    fsdp_cuts: Literal["parameters", "moments", "state"] = "parameters"
+    """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
+    when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
+    between steps, each step beginning by gathering all parameters, in the type of its products."""
+    micro_batches: bounds.Many = 1
+    """Parts in which a batch passes through the network; gradients are summed."""
+    remat: Remat = "none"
+    """What a block keeps for its backward pass: everything, all matrix products, those of the
+    feed-forward networks, or nothing."""
+    teacher_remat: TeacherRemat = "same"
+    """The same of the teacher's own training, whose products are eight times as wide."""
+    student_unroll: bounds.Few = 1
+    """Blocks in one round of a student's loops, in its training: more may run faster, and compile
+    longer. With all of them there is no loop."""
+    teacher_unroll: bounds.Few = 1
+    """The same of a teacher that is only looked at, and of both where all layers are compared."""
+    cpu_products: Literal["float32", "bfloat16"] = "float32"
+    """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
+    being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
+    processor has instructions for it (AMX or AVX-512 BF16)."""
+    compile_ahead: bounds.FewOrNone = 1
+    """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
+    workers: bounds.ManyOrNone = 0
+    """Processes that prepare text; 0 takes one a core."""
+    prefetch: bounds.Many = 4
+    """Batches made ahead of the step that needs them."""
+    log_every: bounds.Steps = 20
+    eval_every: bounds.StepsOrNone = 0
+    """Steps between held-out losses during training; 0 never."""
+    checkpoint_every: bounds.Steps = 1000
+    keep_checkpoints: bounds.Many = 2
+    """Newest checkpoints that are kept."""
+    keep_every: bounds.StepsOrNone = 0
+    """Steps between checkpoints that are kept for good; 0 keeps only the newest."""
+    hang_minutes: bounds.Minutes = 30.0
+    """Time without a finished step, or waiting for another process, after which a process ends."""
+    heartbeat_seconds: bounds.Seconds = 100
+    """Silence after which a process of a cluster counts as lost."""
+    max_nonfinite: bounds.Many = 5
+    """Steps with a non-finite loss or gradient, none of which is applied, before training stops."""
+
+    def remat_of(self, stage: str) -> Remat:
+        """Returns what blocks keep in the training of `stage`."""
+        if stage == "teacher" and self.teacher_remat != "same":
+            return self.teacher_remat
+        return self.remat
+
+    def unroll_of(self, stage: str) -> int:
+        """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
+        return self.student_unroll if stage in ("transfer", "distill", "control", "twin") else 1

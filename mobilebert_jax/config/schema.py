@@ -1,0 +1,343 @@
+"""The configuration: frozen dataclasses.
+
+An experiment file builds a `Config`; `config_dict.py` takes it to the command line and back. Inside
+the package only the typed form exists.
+
+The configuration has two halves. Everything except `execution` is *science*: it changes numbers and
+is part of the digest of whatever is made from it. `execution` says how the machine is used and must
+not change numbers beyond float tolerance. This file must not import jax: reading a configuration
+and reporting a mistake in it should take a fraction of a second.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from mobilebert_jax import bounds
+from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.model import sizes
+from mobilebert_jax.model.sizes import ModelConfig
+
+STAGES = (
+    "prepare",
+    "teacher",
+    "transfer",
+    "distill",
+    "control",
+    "twin",
+    "evaluate",
+    "finetune",
+    "export",
+)
+AFTERWARDS = ("finetune", "export")
+"""Stages that a run has only where they are asked for."""
+FOLDER_FORMATS = ("huggingface", "mobilebert_jax")
+"""Of networks that are not programs: a folder of parameters, settings and vocabulary."""
+EXPORT_FORMATS = (
+    *FOLDER_FORMATS,
+    "litert_float32",
+    "litert_weight_int8",
+    "litert_dynamic_int8",
+    "litert_int8",
+    "onnx",
+    "stablehlo",
+)
+GLUE_TASKS = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli")
+SQUAD_TASKS = ("squad_v1.1", "squad_v2.0")
+FILE_TASKS = ("classify", "tag")
+"""Tasks on the user's own files."""
+TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "odd_man_out")
+NETWORKS = ("student", "teacher", "control", "twin", "untrained")
+"""What can be fine-tuned."""
+
+
+class InputError(Exception):
+    """A mistake in the configuration or in the input files; `main` prints it and exits with 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Text, and how pretraining examples are cut from it (paper section 4.2; BERT's recipe)."""
+
+    source: bounds.Text = "python_docs"
+    """Where documents come from: `python_docs`, `text:GLOB`, `wikiextractor:GLOB`,
+    `jsonl:GLOB[#FIELD]` or `tfds:NAME[#FIELD]`; several as `0.7 text:a/*.txt + 0.3 python_docs`."""
+    prepared: bounds.Text = ""
+    """The finished stage `prepare` of another run to use instead of preparing `source`."""
+    held_out: bounds.HeldOut = 0.02
+    """Share of documents kept from training, chosen by a hash of their text."""
+    max_megabytes: bounds.MegabytesOrAll = 0
+    """Stop reading a source after this much text; 0 reads all."""
+    length: bounds.Length = 128
+    """Tokens of one example, special tokens included (S)."""
+    max_predictions: bounds.Tokens = 20
+    """Most positions predicted in one example (P)."""
+    mask_rate: bounds.Share = 0.15
+    short_rate: bounds.Share = 0.1
+    """Share of examples cut to a random shorter length."""
+    whole_words: bool = False
+    """Mask all pieces of a word together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """The vocabulary: trained on the corpus, or loaded when `path` is given."""
+
+    kind: Literal["wordpiece", "sentencepiece_unigram", "sentencepiece_bpe"] = "wordpiece"
+    path: bounds.Text = ""
+    """A `vocab.txt` or a SentencePiece `.model` to load instead of training."""
+    vocab_size: bounds.Vocabulary = 4096
+    lowercase: bool = True
+    train_megabytes: bounds.Megabytes = 16
+    """Text that training reads at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Update rule and its rate over time (paper section 4.3)."""
+
+    kind: Literal["lamb", "adamw"] = "lamb"
+    peak_rate: bounds.Rate = 1.5e-3
+    warmup_steps: bounds.StepsOrNone = 10_000
+    decay: Literal["linear", "constant"] = "linear"
+    final_rate: bounds.Share = 1e-4
+    """Rate at the last step as a share of the peak, for linear decay."""
+    beta1: bounds.Decay = 0.9
+    beta2: bounds.Decay = 0.999
+    epsilon: bounds.Epsilon = 1e-6
+    weight_decay: bounds.Rate = 0.01
+    clip_norm: bounds.ClipNorm = 1.0
+    bias_correction: bool = False
+    skip_above: bounds.Multiple = 0.0
+    """A step whose gradient norm is above this multiple of its running median is not applied; 0
+    applies every step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Pretraining of the IB-BERT teacher on masked-LM and next-sentence prediction."""
+
+    path: bounds.Text = ""
+    """The finished teacher stage of another run to use instead of training one, or a network from
+    elsewhere (a BERT too), of which `model` must tell the sizes."""
+    model: ModelConfig = sizes.IB_BERT_LARGE
+    steps: bounds.Steps = 500_000
+    batch_size: bounds.BatchSize = 4096
+    optimizer: Optimizer = Optimizer()
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Layer-wise knowledge transfer from teacher to student (paper sections 3.4 and 3.5)."""
+
+    strategy: Literal["progressive", "joint", "auxiliary", "none"] = "progressive"
+    """`progressive` teaches one layer at a time, `joint` all layers at once, both before
+    distillation; `auxiliary` adds the transfer losses to distillation instead."""
+    copy_embeddings: bool = True
+    """Start the student from the teacher's embeddings and heads, which must then have its sizes."""
+    steps: bounds.Steps = 240_000
+    """Steps over all layers together."""
+    batch_size: bounds.BatchSize = 2048
+    lower_rate: bounds.Share = 0.1
+    """Rate of the layers below the active one, as a share of its own; 0 freezes them."""
+    feature_map: bounds.LossWeight = 100.0
+    mean: bounds.LossWeight = 5000.0
+    variance: bounds.LossWeight = 5.0
+    attention: bounds.LossWeight = 1.0
+    average_layers: bool = False
+    """Divide the losses by the number of layers, as the authors' code does; clipping sees it."""
+    all_teacher_statistics: bool = False
+    """Compare each student layer's mean and variance with those of every teacher feature map, as
+    the authors' code does, instead of with its own layer's."""
+    optimizer: Optimizer = Optimizer(warmup_steps=0, decay="constant")
+    """Under `progressive` each layer's phase shapes the rate, see optimizer/schedules.py."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+    """Pretraining distillation of the student (paper section 3.4, last part)."""
+
+    steps: bounds.Steps = 500_000
+    batch_size: bounds.BatchSize = 2048
+    alpha: bounds.Share = 0.5
+    """Share of the hard-label masked-LM loss; the teacher's distribution has the rest. With 1 the
+    teacher is not run."""
+    temperature: bounds.Temperature = 1.0
+    optimizer: Optimizer = Optimizer()
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher's distribution has a share of the loss."""
+        return self.alpha < 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measurement on held-out documents."""
+
+    examples: bounds.Examples = 1024
+    batch_size: bounds.BatchSize = 64
+    sentence: bounds.Text = "This method returns a new [MASK] with the given name."
+    """The fill-mask sentence of the report; the tokenizer's own mask token may be written too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Settings of fine-tuning that are tried: every combination of them, with every seed."""
+
+    batch_sizes: tuple[bounds.BatchSize, ...] = (32,)
+    rates: tuple[bounds.PositiveRate, ...] = (5e-5,)
+    epochs: tuple[bounds.Many, ...] = (4,)
+    seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Question answering by a span of a text, as for SQuAD (BERT's recipe)."""
+
+    length: bounds.Length = 384
+    """Tokens of one window, question and special tokens included."""
+    stride: bounds.Tokens = 128
+    """Context tokens from the start of a window to that of the next."""
+    query_length: bounds.Tokens = 64
+    """Question tokens beyond this many are cut off."""
+    answer_length: bounds.Tokens = 30
+    """Most tokens of an answer."""
+    n_best: bounds.Tokens = 20
+    """Answers kept of each question, and starts and ends looked at in each window."""
+    null_threshold: bounds.Score = 0.0
+    """SQuAD v2.0: no answer is given where its score exceeds the best span's by more than this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A task's own files, for `classify`, `tag` and the SQuAD tasks."""
+
+    train: bounds.Text = ""
+    dev: bounds.Text = ""
+    test: bounds.Text = ""
+    """May lack the labels; empty for none."""
+    text: bounds.Text = "text"
+    """Column, or JSON field, of the text (`classify`)."""
+    second_text: bounds.Text = ""
+    """Column of the second text of a pair; empty for single texts."""
+    label: bounds.Text = "label"
+    kind: Literal["classes", "number"] = "classes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Fine-tuning of finished networks on tasks, scored on dev sets (paper section 4.4)."""
+
+    tasks: tuple[bounds.Text, ...] = ()
+    """GLUE: `cola`, `sst-2`, `mrpc`, `sts-b`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; `squad_v1.1`,
+    `squad_v2.0`; `classify` and `tag` on files of your own; `odd_man_out`, made of the documents
+    that `data.held_out` keeps from pretraining."""
+    source: bounds.Text = "tfds"
+    """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
+    files: Files = Files()
+    networks: tuple[bounds.Text, ...] = ("student",)
+    """What is fine-tuned: `student`, `teacher`, `control`, `twin`, or `untrained`, the student's
+    network with random parameters."""
+    pretrained: bounds.Text = ""
+    """What to use as the student: the folder of a finished training stage or trial, of any run, or
+    a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
+    Its output layer is kept where it is of a task with the same labels."""
+    length: bounds.Length = 128
+    """Tokens of one example at most, special tokens included; longer texts are cut."""
+    search: Search = Search()
+    dropout: bounds.NotAll = 0.1
+    """Of the features that the task's output layer reads."""
+    warmup: bounds.NotAll = 0.1
+    """Share of the steps in which the rate rises, before it falls to 0."""
+    weight_decay: bounds.Rate = 0.01
+    clip_norm: bounds.ClipNorm = 1.0
+    bias_correction: bool = True
+    """Without it, as in BERT, small training sets end untrained for some seeds."""
+    quantized: bool = False
+    """Compute as 8-bit integers would, so that the network learns to bear it; for networks with
+    NoNorm that were fine-tuned in full precision before."""
+    calibration_rows: bounds.Examples = 100
+    """Training rows that show the ranges of 8-bit numbers, before training and for export."""
+    span: Span = Span()
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Networks as files for elsewhere (paper section 4.4.3: latency on a phone, 8-bit weights)."""
+
+    model: bounds.Text = ""
+    """What to export: the folder of a run, or of a training stage or trial of one, a folder of
+    Hugging Face, or a TensorFlow checkpoint of the authors; empty for the run's own student, and
+    what it was fine-tuned to."""
+    formats: tuple[bounds.Text, ...] = ("huggingface",)
+    """`huggingface`, `mobilebert_jax` (for what that cannot express), `litert_float32`,
+    `litert_weight_int8`, `litert_dynamic_int8`, `litert_int8`, `onnx`, `stablehlo`."""
+    length: bounds.Length = 128
+    """Tokens of an example, where a format has fixed shapes and the network has no task."""
+    skip_missing: bool = False
+    """Leave out formats whose packages are not installed, and say so, instead of stopping."""
+    licence: bounds.Text = ""
+    """For the model card, such as `apache-2.0`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablations:
+    """Variants of the experiment that are trained with several seeds and compared (paper, Tables 8
+    and 9). Records and teacher are shared; `seed` is the teacher's."""
+
+    variants: tuple[bounds.Text, ...] = ()
+    """`NAME STAGE SETTING=VALUE ...` each. STAGE is the stage whose network is compared: `distill`,
+    `control` or `twin`. Without variants the experiment itself runs."""
+    only: tuple[bounds.Text, ...] = ()
+    """Names of the variants to run; empty for all."""
+    orders: tuple[bounds.Text, ...] = ()
+    """`BETTER < WORSE`: variants whose held-out losses the paper orders so."""
+    ladder: tuple[bounds.Text, ...] = ()
+    """Variants each of which adds one part to the one before."""
+    largest_gain: bounds.Text = ""
+    """The variant of the ladder whose part gains most, according to the paper."""
+    seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the students: first parameters and order of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment: a list of stages and the settings of each."""
+
+    name: bounds.FolderName = "run"
+    """Folder below `execution.runs_dir` that holds everything the run makes."""
+    seed: bounds.Seed = 0
+    stages: tuple[bounds.Text, ...] = STAGES[: -len(AFTERWARDS)]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products; parameters, norms, softmax, heads and losses stay float32."""
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    teacher: Teacher = Teacher()
+    student: ModelConfig = sizes.MOBILEBERT
+    transfer: Transfer = Transfer()
+    distill: Distill = Distill()
+    evaluate: Evaluate = Evaluate()
+    finetune: Finetune = Finetune()
+    export: Export = Export()
+    ablations: Ablations = Ablations()
+    execution: Execution = dataclasses.field(default_factory=Execution)
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns the entry of `allowed` that looks most like `name`."""
+    allowed = list(allowed)
+    return (difflib.get_close_matches(name, allowed, n=1, cutoff=0.0) or allowed)[0]
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns `{dotted.key: value}` of a dataclass, or of nested dicts, in sorted order."""
+    tree = config if isinstance(config, Mapping) else dataclasses.asdict(config)
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return dict(sorted(flat.items()))

@@ -1,0 +1,220 @@
+"""Settings that are each within their bounds and cannot be run together."""
+
+import itertools
+
+from mobilebert_jax.config.schema import (
+    EXPORT_FORMATS,
+    FILE_TASKS,
+    NETWORKS,
+    SQUAD_TASKS,
+    STAGES,
+    TASKS,
+    Config,
+    nearest,
+)
+from mobilebert_jax.model import sizes
+
+
+def problems(config: Config) -> list[str]:
+    """Returns one sentence for each contradiction in `config`; empty when it can be run."""
+    found = [f"teacher.model.{p}" for p in sizes.contradictions(config.teacher.model)]
+    found += [f"student.{p}" for p in sizes.contradictions(config.student)]
+    for stage in config.stages:
+        if stage not in STAGES:
+            found.append(
+                f"stages names {stage!r}; stages are {', '.join(STAGES)}; "
+                f"the nearest is {nearest(stage, STAGES)!r}"
+            )
+    if config.precision == "bfloat16" == config.execution.cpu_products:
+        found.append(
+            "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
+            "precision=bfloat16 computes all of a block in bfloat16 already"
+        )
+    found += _data_problems(config) + _pairing_problems(config)
+    if "finetune" in config.stages:
+        found += _finetune_problems(config)
+    if "export" in config.stages:
+        found += _export_problems(config)
+    return found
+
+
+def _data_problems(config: Config) -> list[str]:
+    found = []
+    if config.data.max_predictions > config.data.length:
+        found.append(
+            f"data.max_predictions={config.data.max_predictions} must be at most "
+            f"data.length={config.data.length}"
+        )
+    for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
+        if config.data.length > model.max_positions:
+            found.append(
+                f"data.length={config.data.length} exceeds "
+                f"{name}.max_positions={model.max_positions}"
+            )
+        if not config.tokenizer.path and 0 < model.vocab_size < config.tokenizer.vocab_size:
+            found.append(
+                f"{name}.vocab_size={model.vocab_size} is smaller than "
+                f"tokenizer.vocab_size={config.tokenizer.vocab_size}"
+            )
+    for stage, size in batch_sizes(config):
+        if size % config.execution.micro_batches:
+            found.append(
+                f"{stage}.batch_size={size} does not divide into "
+                f"execution.micro_batches={config.execution.micro_batches}"
+            )
+    return found
+
+
+def batch_sizes(config: Config) -> list[tuple[str, int]]:
+    """Returns the batch size of every pretraining stage, if any of them is among the stages."""
+    sizes_of = {
+        "teacher": config.teacher.batch_size,
+        "transfer": config.transfer.batch_size,
+        "distill": config.distill.batch_size,
+    }
+    trains = {*sizes_of, "control", "twin"} & set(config.stages)
+    return list(sizes_of.items()) if trains else []
+
+
+def _pairing_problems(config: Config) -> list[str]:
+    """Where the student could not be compared with, or started from, the teacher."""
+    found, way_out = [], {}
+    shared = ["vocab_size"]
+    if config.transfer.copy_embeddings:
+        copied = ("type_vocab_size", "max_positions", "hidden", "embedding", "trigram")
+        shared += copied
+        way_out = dict.fromkeys(copied, ", or transfer.copy_embeddings=False")
+    if config.transfer.strategy != "none":
+        compared = ("hidden", "layers", "heads")
+        shared += [name for name in compared if name not in shared]
+        way_out |= dict.fromkeys(compared, ", or transfer.strategy=none")
+    for name in shared:
+        teacher, student = getattr(config.teacher.model, name), getattr(config.student, name)
+        if teacher != student:
+            found.append(
+                f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
+                + way_out.get(name, "")
+            )
+    at_once = [stage for stage in ("control", "twin") if stage in config.stages]
+    if at_once and config.transfer.batch_size != config.distill.batch_size:
+        found.append(
+            f"the stage '{at_once[0]}' reads the student's data in one go, so that "
+            f"transfer.batch_size={config.transfer.batch_size} and "
+            f"distill.batch_size={config.distill.batch_size} must be equal"
+        )
+    if (
+        config.transfer.strategy == "progressive"
+        and config.transfer.steps < 2 * config.student.layers
+    ):
+        found.append(
+            f"transfer.steps={config.transfer.steps} leaves no step to some of the "
+            f"{config.student.layers} layers; at least {2 * config.student.layers} are needed"
+        )
+    return found
+
+
+def _finetune_problems(config: Config) -> list[str]:
+    settings, search, span = config.finetune, config.finetune.search, config.finetune.span
+    found = _name_problems("finetune.tasks", settings.tasks, TASKS)
+    found += _name_problems("finetune.networks", settings.networks, NETWORKS)
+    if "control" in settings.networks and config.transfer.strategy == "none":
+        found.append(
+            "finetune.networks names control, which with transfer.strategy=none is the student "
+            "itself; leave it out, or choose another strategy"
+        )
+    for key in ("batch_sizes", "rates", "epochs", "seeds"):
+        values = getattr(search, key)
+        if not values:
+            found.append(f"finetune.search.{key} is empty; it must hold at least one number")
+        if len(set(values)) < len(values):
+            found.append(f"finetune.search.{key}={values} names a value twice")
+    if span.length < span.query_length + 4:
+        found.append(
+            f"finetune.span.length={span.length} leaves no room for the text beside a question of "
+            f"finetune.span.query_length={span.query_length} tokens and 3 special ones; it must be "
+            f"at least {span.query_length + 4}"
+        )
+    return found + _length_problems(config) + _file_problems(config)
+
+
+def _length_problems(config: Config) -> list[str]:
+    """Rows longer than a network of this run; one of another run is looked at when it is opened."""
+    settings, found = config.finetune, []
+    squad = any(task in SQUAD_TASKS for task in settings.tasks)
+    others = any(task not in SQUAD_TASKS for task in settings.tasks)
+    for role in settings.networks:
+        given = settings.pretrained and role in ("student", "untrained")
+        model = config.teacher.model if role == "teacher" else config.student
+        for key, length, wanted in (
+            ("length", settings.length, others),
+            ("span.length", settings.span.length, squad),
+        ):
+            if wanted and not given and length > model.max_positions:
+                found.append(
+                    f"finetune.{key}={length} exceeds the {model.max_positions} positions of the "
+                    f"{role}; use at most {model.max_positions}"
+                )
+    return found
+
+
+def _export_problems(config: Config) -> list[str]:
+    found = _name_problems("export.formats", config.export.formats, EXPORT_FORMATS)
+    if "huggingface" in config.export.formats and not config.export.model:
+        model = config.student
+        if model.bottlenecks and model.query_key == "block_input":
+            found.append(
+                "export.formats names 'huggingface', which cannot express a student with "
+                "query_key='block_input'; use 'mobilebert_jax'"
+            )
+    return found
+
+
+def _name_problems(key: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> list[str]:
+    if not names:
+        stage = key.partition(".")[0]
+        return [f"{key} is empty; the stage {stage!r} needs some of {', '.join(allowed)}"]
+    found = [
+        f"{key} names {name!r}; there are {', '.join(allowed)}; "
+        f"the nearest is {nearest(name, allowed)!r}"
+        for name in names
+        if name not in allowed
+    ]
+    if len(set(names)) < len(names):
+        found.append(f"{key}={','.join(names)} names something twice")
+    return found
+
+
+def _file_problems(config: Config) -> list[str]:
+    """Files belong to one task: the same columns, or contexts, would not fit two."""
+    settings, files = config.finetune, config.finetune.files
+    with_files = [task for task in settings.tasks if task in (*FILE_TASKS, *SQUAD_TASKS)]
+    found = []
+    given = [name for name in ("train", "dev", "test") if getattr(files, name)]
+    if given and not with_files:
+        found.append(
+            f"finetune.files.{given[0]}={getattr(files, given[0])!r} would be read by none of the "
+            f"tasks {', '.join(settings.tasks)}; files of your own are for "
+            f"{', '.join((*FILE_TASKS, *SQUAD_TASKS))}"
+        )
+    if files.train and len(with_files) > 1:
+        found.append(
+            f"finetune.files.train={files.train!r} would be read by the tasks "
+            f"{' and '.join(with_files)}; name one of them in finetune.tasks"
+        )
+    for task in settings.tasks:
+        if task in FILE_TASKS and not (files.train and files.dev):
+            found.append(
+                f"the task {task!r} needs finetune.files.train and finetune.files.dev, the files "
+                "to learn from and to choose settings by"
+            )
+    if "classify" in settings.tasks:
+        columns = {"text": files.text, "second_text": files.second_text, "label": files.label}
+        for one, other in itertools.combinations(columns, 2):
+            if columns[one] == columns[other]:
+                found.append(
+                    f"finetune.files.{one} and finetune.files.{other} both name the column "
+                    f"{columns[one]!r}"
+                )
+    if bool(files.train) != bool(files.dev):
+        found.append("finetune.files.train and finetune.files.dev must be given together")
+    return found

@@ -1,0 +1,1 @@
+"""Several processes as one: who they are, how they join, and what one of them lost means."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: tasks are read, tokenized into features, trained on and scored."""

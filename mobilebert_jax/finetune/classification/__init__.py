@@ -1,0 +1,1 @@
+"""Sentences and sentence pairs from files: classes and numbers."""

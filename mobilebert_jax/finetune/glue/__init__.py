@@ -1,0 +1,1 @@
+"""The nine GLUE tasks: their files, metrics and test-server submission."""

@@ -1,0 +1,169 @@
+"""From the name of a task in the configuration to its rows, scores and prediction files."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from mobilebert_jax import storage
+from mobilebert_jax.config.schema import Config, Finetune, InputError
+from mobilebert_jax.data import corpus, tfds_source
+from mobilebert_jax.data.tokenizer import Tokenizer
+from mobilebert_jax.finetune import line_reader
+from mobilebert_jax.finetune import tfds as tfds_tasks
+from mobilebert_jax.finetune.classification import files as table_files
+from mobilebert_jax.finetune.classification import odd_man_out, target_scaling
+from mobilebert_jax.finetune.classification import task as classification_task
+from mobilebert_jax.finetune.glue import files as glue_files
+from mobilebert_jax.finetune.glue import submission
+from mobilebert_jax.finetune.glue.tasks import GLUE, GlueTask
+from mobilebert_jax.finetune.squad import files as squad_files
+from mobilebert_jax.finetune.squad import task as squad_task
+from mobilebert_jax.finetune.squad.files import SquadData
+from mobilebert_jax.finetune.tagging import conll
+from mobilebert_jax.finetune.tagging import task as tagging_task
+from mobilebert_jax.finetune.task import LoadedTask
+
+TFDS = "tfds"
+SQUAD_VERSIONS: dict[str, Literal["v1.1", "v2.0"]] = {"squad_v1.1": "v1.1", "squad_v2.0": "v2.0"}
+CLASS_FIGURES = ("accuracy",)
+NUMBER_FIGURES = ("pearson", "spearman")
+
+
+def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
+    """Returns the task called `name`; raises InputError for files that cannot be used."""
+    settings = config.finetune
+    if name in GLUE:
+        return _glue(GLUE[name], settings, tokenizer)
+    if name in SQUAD_VERSIONS:
+        splits = _squad(SQUAD_VERSIONS[name], settings)
+        return squad_task.load(
+            name, f"SQuAD {SQUAD_VERSIONS[name]}", splits, tokenizer, settings.span
+        )
+    if name == "tag":
+        sentences = conll.read(settings.files)
+        return tagging_task.load(name, _file_title(settings), sentences, tokenizer, settings.length)
+    if name == "odd_man_out":
+        data = odd_man_out.read(config.data.source, config.data.held_out, config.execution.workers)
+        title = "Odd man out"
+    else:
+        data, title = table_files.read(settings.files), _file_title(settings)
+    figures = CLASS_FIGURES if data.labels else NUMBER_FIGURES
+    scale = target_scaling.UNCHANGED
+    if not data.labels:
+        scale = target_scaling.of([example.label or 0.0 for example in data.train])
+    return classification_task.load(
+        name, title, data, tokenizer, settings.length, figures, scale=scale
+    )
+
+
+def _file_title(settings: Finetune) -> str:
+    return Path(settings.files.train).name
+
+
+def _glue(task: GlueTask, settings: Finetune, tokenizer: Tokenizer) -> LoadedTask:
+    if settings.source == TFDS:
+        data = tfds_tasks.read_glue(task)
+    else:
+        data = glue_files.read(task, storage.path(settings.source))
+    return classification_task.load(
+        task.name,
+        task.title,
+        data,
+        tokenizer,
+        settings.length,
+        task.metrics,
+        files=task.submission,
+        score_range=None if data.labels else submission.STS_B_RANGE,
+    )
+
+
+def _squad(version: Literal["v1.1", "v2.0"], settings: Finetune) -> dict[str, SquadData]:
+    """Reads TFDS, or the folder's files, or in their place the files that are named."""
+    named = settings.files
+    if settings.source == TFDS and not named.train:
+        found = tfds_tasks.read_squad(version)
+        splits = {
+            "train": squad_files.from_json(found["train"], f"tfds:squad/{version} train"),
+            "dev": squad_files.from_json(found["dev"], f"tfds:squad/{version} validation"),
+        }
+    else:
+        folder = storage.path(settings.source)
+        train = storage.path(named.train) if named.train else folder / f"train-{version}.json"
+        dev = storage.path(named.dev) if named.dev else folder / f"dev-{version}.json"
+        splits = {"train": squad_files.read(train), "dev": squad_files.read(dev)}
+    if named.test:
+        splits["test"] = squad_files.read(storage.path(named.test))
+    # A file of v1.1 may serve as training data of v2.0; how dev is scored is what the name says.
+    v2 = version == "v2.0"
+    if splits["dev"].v2 != v2:
+        raise InputError(
+            f"the dev file of squad_{version} {'has no' if v2 else 'has'} unanswerable questions; "
+            f"use the task squad_{'v1.1' if v2 else 'v2.0'} for it"
+        )
+    if splits["train"].v2 and not v2:
+        raise InputError(
+            "the training file of squad_v1.1 has unanswerable questions, which an answer of that "
+            "version cannot say; train on a file of v1.1, or use the task squad_v2.0"
+        )
+    return {split: dataclasses.replace(data, v2=v2) for split, data in splits.items()}
+
+
+def fingerprint(name: str, config: Config) -> Any:
+    """Returns the identity of what `load` would read, to be written as JSON, without reading rows.
+
+    Files are hashed whole.
+    """
+    settings, files = config.finetune, config.finetune.files
+    if name == "odd_man_out":
+        return {
+            "sources": corpus.fingerprints(config.data.source, config.execution.runs_dir),
+            "held_out": config.data.held_out,
+        }
+    if name in GLUE:
+        if settings.source == TFDS:
+            return _datasets(GLUE[name])
+        return _hashes(GLUE[name], storage.path(settings.source))
+    found: dict[str, Any] = {}
+    version = SQUAD_VERSIONS.get(name)
+    # By split: files in two folders may have the same name.
+    given = {"train": files.train, "dev": files.dev, "test": files.test}
+    if version and settings.source == TFDS and not files.train:
+        found = tfds_source.fingerprint(f"squad/{version}")
+        given = {"test": files.test}
+    elif version:
+        folder = storage.path(settings.source)
+        for split in ("train", "dev"):
+            given[split] = given[split] or str(folder / f"{split}-{version}.json")
+    return {**found, **{s: _sha256(storage.path(path)) for s, path in given.items() if path}}
+
+
+def _datasets(task: GlueTask) -> dict[str, Any]:
+    """Of the task's dataset, and whether MNLI's diagnostic set, which may come later, is there."""
+    found = tfds_source.fingerprint(task.tfds)
+    for other in {split.dataset for split in task.test.values()} - {task.tfds}:
+        try:
+            found[other] = str(tfds_source.prepared(other, ("test",)).info.version)
+        except InputError:
+            found[other] = "missing"
+    return found
+
+
+def _hashes(task: GlueTask, folder: Path) -> dict[str, str]:
+    """Of the files that are read; MNLI's diagnostic set lies in a folder of its own."""
+    splits = (task.train, *task.dev.values(), *task.test.values())
+    there = [[name for name in split.files if (folder / name).exists()][:1] for split in splits]
+    if not there[0] or not any(there[1 : 1 + len(task.dev)]):
+        glue_files.read(task, folder)  # says what is missing, and where to get it
+    return {name: _sha256(folder / name) for names in there for name in names}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}; "
+            f"{line_reader.beside(os.fspath(path))}"
+        ) from error

@@ -1,0 +1,1 @@
+"""One label a word: CoNLL files and span F1."""

@@ -1,0 +1,69 @@
+"""Answers to questions, as spans of the text that comes with each (SQuAD)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mobilebert_jax.config import schema
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.finetune.features import Rows
+from mobilebert_jax.finetune.squad import answers as squad_answers
+from mobilebert_jax.finetune.squad import files as squad_files
+from mobilebert_jax.finetune.squad.windows import windows
+from mobilebert_jax.inference.batching import Scoring
+from mobilebert_jax.inference.requests import Item
+
+KINDS = ("question_answering",)
+_LEAST_LENGTH = 5
+
+
+def answerer(
+    scoring: Scoring, *, top: int, may_be_unanswerable: bool
+) -> Callable[[Sequence[Item]], list[dict[str, Any]]]:
+    """Returns what answers items with `question` and `context`.
+
+    Each answer is a text of the context, "" where the best is that there is none, which only
+    `may_be_unanswerable` allows; `answers` are the `top` best with probabilities.
+    """
+    scoring.check_pairs("answer")
+    if scoring.length < _LEAST_LENGTH:
+        raise InputError(
+            f"--length={scoring.length} must be at least {_LEAST_LENGTH} for answer: [CLS], a "
+            "piece of the question, [SEP], a piece of the context, [SEP]"
+        )
+    predict = scoring.predictor()
+    usual = schema.Span()
+    span = schema.Span(
+        length=scoring.length,
+        stride=min(usual.stride, max(scoring.length // 3, 1)),
+        query_length=min(usual.query_length, max(scoring.length // 4, 1)),
+    )
+
+    def answer(items: Sequence[Item]) -> list[dict[str, Any]]:
+        paragraphs = [
+            {
+                "context": item.text("context"),
+                "qas": [{"id": str(number), "question": item.text("question")}],
+            }
+            for number, item in enumerate(items)
+        ]
+        version = "v2.0" if may_be_unanswerable else "1.1"
+        content = {"version": version, "data": [{"paragraphs": paragraphs}]}
+        data = squad_files.from_json(content, items[0].where)
+        cut = windows(data, scoring.tokenizer, span, training=False)
+        rows = Rows(cut.ids_T, cut.starts, cut.second_start_W, {}, {})
+        outputs_F2 = predict(scoring.params, rows)
+        found = squad_answers.answers(data, cut, outputs_F2[:, 0], outputs_F2[:, 1], span)
+        return [_one(found, str(number), top) for number in range(len(items))]
+
+    return answer
+
+
+def _one(found: squad_answers.Answers, id: str, top: int) -> dict[str, Any]:
+    ranked = found.n_best[id]
+    text = found.predictions[id]
+    chosen = next((a["probability"] for a in ranked if a["text"] == text), 0.0)
+    return {
+        "answer": text,
+        "score": round(chosen, 6),
+        "answers": [{"text": a["text"], "score": round(a["probability"], 6)} for a in ranked[:top]],
+    }

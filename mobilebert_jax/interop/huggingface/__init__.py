@@ -1,0 +1,1 @@
+"""Model folders of Hugging Face transformers: weights, config.json, tokenizer files."""

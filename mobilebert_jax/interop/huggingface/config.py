@@ -1,0 +1,283 @@
+"""Between Hugging Face's `config.json` and our settings, kind of head and labels.
+
+Source: `configuration_mobilebert.py` and `configuration_bert.py` of `transformers`, whose defaults
+hold for keys that a file lacks.
+"""
+
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.interop import names
+from mobilebert_jax.interop.model import Kind
+from mobilebert_jax.model import sizes
+from mobilebert_jax.model.layers import LAYER_NORM_EPSILON
+from mobilebert_jax.model.sizes import Activation, ModelConfig, Norm, QueryKeySource
+
+CLASSES = {"mobilebert": "MobileBert", "bert": "Bert"}
+"""How the names of classes begin, by `model_type`."""
+
+HEADS: dict[Kind, str] = {
+    "bare": "Model",
+    "masked_lm": "ForMaskedLM",
+    "next_sentence": "ForNextSentencePrediction",
+    "pretraining": "ForPreTraining",
+    "sequence_classification": "ForSequenceClassification",
+    "token_classification": "ForTokenClassification",
+    "multiple_choice": "ForMultipleChoice",
+    "question_answering": "ForQuestionAnswering",
+}
+
+POOLED: tuple[Kind, ...] = (
+    "bare",
+    "next_sentence",
+    "pretraining",
+    "sequence_classification",
+    "multiple_choice",
+)
+"""Kinds that hold a pooler there; the others read every position and hold none."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "relu6": "relu6",
+}
+_WRITTEN_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
+
+SPAN_LABELS = ("start", "end")
+_SEVERAL_CLASSES = "multi_label_classification"
+_CLASSIFIER_DROPOUT = 0.1  # MobileBERT's and BERT's fine-tuning; the class's own default may be 0
+
+
+class _Key(NamedTuple):
+    """One key of a config.json: our name of it, and its value where a file lacks it."""
+
+    ours: str
+    mobilebert: Any
+    bert: Any
+
+
+_KEYS = {
+    "vocab_size": _Key("vocab_size", 30522, 30522),
+    "type_vocab_size": _Key("type_vocab_size", 2, 2),
+    "max_position_embeddings": _Key("max_positions", 512, 512),
+    "hidden_size": _Key("hidden", 512, 768),
+    "intermediate_size": _Key("intermediate", 512, 3072),
+    "num_hidden_layers": _Key("layers", 24, 12),
+    "num_attention_heads": _Key("heads", 4, 12),
+    "hidden_dropout_prob": _Key("hidden_dropout", 0.0, 0.1),
+    "attention_probs_dropout_prob": _Key("attention_dropout", 0.1, 0.1),
+    "initializer_range": _Key("initializer_range", 0.02, 0.02),
+}
+_MOBILEBERT_KEYS = {
+    "embedding_size": _Key("embedding", 128, None),
+    "num_feedforward_networks": _Key("feedforwards", 4, None),
+    "trigram_input": _Key("trigram", True, None),
+}
+
+
+class Settings(NamedTuple):
+    """What a config.json says."""
+
+    config: ModelConfig
+    """`pooler` is what the class with a pooler would hold, whether this kind holds it or not."""
+    model_type: str
+    kind: Kind | None
+    """None where the file does not say."""
+    outputs: int
+    """Of a classifier; Hugging Face's default is 2."""
+    labels: tuple[str, ...]
+    """Empty where they are the names that Hugging Face makes up."""
+
+
+def parse(content: Mapping[str, Any], where: Path) -> Settings:
+    """Returns what a config.json says.
+
+    Raises InputError for architectures, activations and forms that this project does not have,
+    naming the nearest, and for values of a wrong type.
+    """
+    kind, model_type = _architecture(content, where)
+    _refuse(content, kind, where)
+    keys = _KEYS | (_MOBILEBERT_KEYS if model_type == "mobilebert" else {})
+    values = {
+        key.ours: _value(content, name, getattr(key, model_type), where)
+        for name, key in keys.items()
+    }
+    default = "relu" if model_type == "mobilebert" else "gelu"
+    values["activation"] = ACTIVATIONS[
+        _choice(content, "hidden_act", default, tuple(ACTIVATIONS), where)
+    ]
+    values |= _mobilebert(content, where) if model_type == "mobilebert" else _bert(values)
+    # Published weights were trained with padding in the trigram, and transformers computes so.
+    config = ModelConfig(**values, trigram_masks_padding=False)
+    found = sizes.problems(config)
+    if config.vocab_size < 1:
+        found.append(f"vocab_size={config.vocab_size} must be at least 1")
+    if model_type == "mobilebert" and names.huggingface_body(config) == "bert":
+        found.append(
+            "a MobileBERT with nothing of MobileBERT (use_bottleneck and trigram_input are false, "
+            "normalization_type is layer_norm, num_feedforward_networks is 1) is a BERT; save its "
+            "tensors under the names of BERT, with a BertConfig"
+        )
+    if found:
+        raise InputError(f"{where}: {'; '.join(found)}")
+    outputs, labels = _labels(content, where)
+    return Settings(config, model_type, kind, outputs, labels)
+
+
+def make(
+    config: ModelConfig, kind: Kind, labels: tuple[str, ...], outputs: int, pad: int
+) -> dict[str, Any]:
+    """Returns the config.json of a network that Hugging Face can express.
+
+    `pad` is the id of padding. Read by `transformers` 4 and 5.
+    """
+    model_type = names.huggingface_body(config)
+    content: dict[str, Any] = {
+        "architectures": [f"{CLASSES[model_type]}{HEADS[kind]}"],
+        "model_type": model_type,
+        "torch_dtype": "float32",
+        "hidden_act": _WRITTEN_ACTIVATIONS.get(config.activation, config.activation),
+        "layer_norm_eps": LAYER_NORM_EPSILON,
+        "pad_token_id": pad,
+        "tie_word_embeddings": True,
+        "classifier_dropout": _CLASSIFIER_DROPOUT,
+        **{name: getattr(config, key.ours) for name, key in _KEYS.items()},
+    }
+    if model_type == "mobilebert":
+        content |= {name: getattr(config, key.ours) for name, key in _MOBILEBERT_KEYS.items()}
+        content |= {
+            "use_bottleneck": config.bottlenecks,
+            "intra_bottleneck_size": config.bottleneck,
+            "true_hidden_size": config.bottleneck,
+            "use_bottleneck_attention": config.query_key == "bottleneck_input",
+            "key_query_shared_bottleneck": config.query_key == "shared_bottleneck",
+            "normalization_type": config.norm,
+            "classifier_activation": config.pooler and kind in POOLED,
+        }
+    if kind in ("sequence_classification", "token_classification"):
+        known = labels or tuple(f"LABEL_{i}" for i in range(outputs))
+        content["id2label"] = {str(i): label for i, label in enumerate(known)}
+        content["label2id"] = {label: i for i, label in enumerate(known)}
+    if kind == "sequence_classification" and outputs == 1:
+        content["problem_type"] = "regression"
+    return content
+
+
+def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None, str]:
+    known = {
+        f"{stem}{head}": (kind, model_type)
+        for model_type, stem in CLASSES.items()
+        for kind, head in HEADS.items()
+    }
+    listed = content.get("architectures")
+    if listed is not None and not isinstance(listed, list):
+        raise InputError(f'{where}: "architectures" must be a list with one name, not {listed!r}')
+    model_type = content.get("model_type")
+    if listed:
+        name = str(listed[0])
+        if name not in known:
+            raise InputError(
+                f"{where}: the architecture {name} is not one of this project's; the nearest is "
+                f"{nearest(name, known)}"
+            )
+        kind, model_type_of_name = known[name]
+        if model_type not in (None, model_type_of_name):
+            raise InputError(f"{where}: the model_type {model_type!r} has no architecture {name}")
+        return kind, model_type_of_name
+    if not isinstance(model_type, str) or model_type not in CLASSES:
+        raise InputError(
+            f"{where}: the model_type {model_type!r} is not one of this project's; the nearest is "
+            f"{nearest(str(model_type), CLASSES)}"
+        )
+    return None, model_type
+
+
+def _refuse(content: Mapping[str, Any], kind: Kind | None, where: Path) -> None:
+    """Raises InputError for settings that change what a network computes and that ours lacks."""
+    only: dict[str, tuple[Any, ...]] = {
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "layer_norm_eps": (LAYER_NORM_EPSILON,),
+    }
+    for key, allowed in only.items():
+        if content.get(key) not in (None, *allowed):
+            raise InputError(f"{where}: {key}={content[key]!r} is not supported, only {allowed[0]}")
+    if kind == "sequence_classification" and content.get("problem_type") == _SEVERAL_CLASSES:
+        raise InputError(
+            f"{where}: problem_type={_SEVERAL_CLASSES!r} is not supported: its outputs are a "
+            "sigmoid for each class, any number of which may hold, and here one class holds"
+        )
+
+
+def _value(content: Mapping[str, Any], name: str, default: Any, where: Path) -> Any:
+    value = content.get(name)
+    if value is None:
+        return default
+    kind = type(default)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise InputError(f"{where}: {name}={value!r} must be of type {kind.__name__}")
+    return kind(value)
+
+
+def _choice(
+    content: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...], where: Path
+) -> str:
+    value = _value(content, name, default, where)
+    if value not in allowed:
+        raise InputError(
+            f"{where}: {name}={value!r} is not supported; the nearest is "
+            f"{nearest(value, allowed)!r} of {', '.join(allowed)}"
+        )
+    return value
+
+
+def _mobilebert(content: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    bottlenecks = _value(content, "use_bottleneck", True, where)
+    width = ("intra_bottleneck_size", 128) if bottlenecks else ("hidden_size", 512)
+    query_key: QueryKeySource = "block_input"
+    if bottlenecks and _value(content, "use_bottleneck_attention", False, where):
+        query_key = "bottleneck_input"
+    elif bottlenecks and _value(content, "key_query_shared_bottleneck", True, where):
+        query_key = "shared_bottleneck"
+    norms = typing.get_args(Norm)
+    return {
+        "bottlenecks": bottlenecks,
+        "bottleneck": _value(content, *width, where),
+        "query_key": query_key,
+        "norm": _choice(content, "normalization_type", "no_norm", norms, where),
+        "pooler": _value(content, "classifier_activation", True, where),
+    }
+
+
+def _bert(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bottlenecks": False,
+        "bottleneck": values["hidden"],
+        "embedding": values["hidden"],
+        "feedforwards": 1,
+        "trigram": False,
+        "query_key": "block_input",
+        "norm": "layer_norm",
+        "pooler": True,
+    }
+
+
+def _labels(content: Mapping[str, Any], where: Path) -> tuple[int, tuple[str, ...]]:
+    """Returns the number of outputs and their names, none where they are made up."""
+    by_id = content.get("id2label")
+    if by_id is None:
+        return _value(content, "num_labels", 2, where), ()
+    if not isinstance(by_id, dict) or set(by_id) != {str(i) for i in range(len(by_id))}:
+        raise InputError(f'{where}: "id2label" must name each of 0, 1, 2, ... once, not {by_id!r}')
+    labels = tuple(str(by_id[str(i)]) for i in range(len(by_id)))
+    if len(set(labels)) != len(labels):
+        raise InputError(f'{where}: the names in "id2label" must be different, not {labels}')
+    made_up = tuple(f"LABEL_{i}" for i in range(len(by_id)))
+    return len(labels), () if labels == made_up else labels

@@ -1,0 +1,157 @@
+"""Files of named tensors: safetensors, whole or in shards, and PyTorch's pickles.
+
+A pickle can hold code; PyTorch's `weights_only` reading is the only one used, which refuses it.
+
+Source: the safetensors format; names of files as `transformers` writes them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mobilebert_jax.config.schema import InputError
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+INDEX_SUFFIX = ".index.json"
+
+FLOATS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16)))
+"""Types of numbers that float32 holds exactly."""
+
+
+def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
+    """Returns all tensors of a folder and the file that named them, safetensors before pickles.
+
+    Raises InputError if there is no such file, if one cannot be read, or if a shard is missing.
+    """
+    for name in (SAFETENSORS, PICKLE):
+        if (folder / name).is_file():
+            return read(folder / name), folder / name
+        index = folder / f"{name}{INDEX_SUFFIX}"
+        if index.is_file():
+            return _read_shards(index), index
+    present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    raise InputError(
+        f"{folder}: there is no {SAFETENSORS} (or {SAFETENSORS}{INDEX_SUFFIX}, {PICKLE}, "
+        f"{PICKLE}{INDEX_SUFFIX}) with the network's tensors; it holds {present}"
+    )
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of one file as they are in it; raises InputError if it is not whole."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    return _read_pickle(path) if path.suffix == ".bin" else _read_safetensors(path)
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file; arrays need not lie in memory in their order."""
+    ordered = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    safetensors.numpy.save_file(ordered, path, metadata=dict(metadata))
+
+
+def as_float32(name: str, array: np.ndarray, where: Path) -> np.ndarray:
+    """Returns the same numbers in float32; raises InputError for types that would be rounded, for
+    whole numbers, and where a number is not finite."""
+    if array.dtype not in FLOATS:
+        raise InputError(
+            f"{where}: tensor {name} has the type {array.dtype}; allowed are "
+            f"{', '.join(map(str, FLOATS))}, so convert it to float32"
+        )
+    widened = array.astype(np.float32)
+    if not np.isfinite(widened).all():
+        raise InputError(f"{where}: tensor {name} holds numbers that are infinite or none (NaN)")
+    return widened
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object of a JSON file; raises InputError if there is none or it is no object."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg})"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a JSON object in braces, not {type(content).__name__}")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with sorted keys, characters of every script as they are."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, TypeError, AttributeError, OSError) as error:
+        raise InputError(
+            f"{path}: not a whole safetensors file ({error}; {path.stat().st_size:,} bytes); "
+            "fetch or copy it again"
+        ) from None
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
+        raise InputError(f'{index}: has no "weight_map" of tensor names and the files they are in')
+    tensors: dict[str, np.ndarray] = {}
+    for shard in sorted(set(places.values())):
+        # A path would let the index reach for files outside its folder.
+        if shard in ("", ".", "..") or Path(shard).name != shard:
+            raise InputError(f"{index}: {shard!r} must be the name of a file in the same folder")
+        if not (index.parent / shard).is_file():
+            raise InputError(f"{index}: the shard {shard} is missing beside it")
+        tensors.update(read(index.parent / shard))
+    lost = sorted(set(places) - set(tensors))
+    if lost:
+        raise InputError(
+            f"{index}: {len(lost)} tensors are in no shard, the first being {lost[0]}, which "
+            f"{places[lost[0]]} should hold"
+        )
+    return tensors
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise InputError(
+            f"{path} is a PyTorch pickle, which needs torch (`.venv/bin/pip install torch`); "
+            f"without it only {SAFETENSORS} can be read"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise nearly anything; all of it is told
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path}: refused: PyTorch cannot read it as tensors alone; it is damaged, or holds "
+            f"code ({type(error).__name__}: {reason})"
+        ) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"{path}: must be a dict of tensors by name, as of `state_dict()`")
+    return {name: _array(tensor.detach()) for name, tensor in state.items()}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    import torch
+
+    # NumPy has no bfloat16 of its own, so PyTorch gives out none.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()

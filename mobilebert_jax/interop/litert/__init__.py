@@ -1,0 +1,1 @@
+"""LiteRT flatbuffers, float and quantised to int8."""

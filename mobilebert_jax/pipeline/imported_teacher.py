@@ -1,0 +1,114 @@
+"""A teacher that the run does not train itself (`teacher.path`).
+
+It is the finished stage of another run, which is used where it lies, or a network from elsewhere,
+such as a BERT of Hugging Face's or of the authors', which becomes a stage of this run: from then on
+nothing tells it from a teacher that was trained here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mobilebert_jax import artifacts, storage
+from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.config.digest import science
+from mobilebert_jax.config.schema import Config, InputError
+from mobilebert_jax.finetune import pretrained
+from mobilebert_jax.interop import reading
+from mobilebert_jax.model.layers import Network
+from mobilebert_jax.model.sizes import ModelConfig
+from mobilebert_jax.training.checkpoint import Checkpoints
+from mobilebert_jax.training.state import Layout, params_digest
+
+STAGE = "teacher"
+SETTINGS = "teacher.model."
+_ONLY_IN_TRAINING = ("hidden_dropout", "attention_dropout", "initializer_range")
+"""Settings of a network that no teacher computes with."""
+_OTHER_TOKENIZER = (
+    "it was trained with another tokenizer than that of the records; name its vocabulary with "
+    "tokenizer.path"
+)
+
+
+def find(config: Config, run: Path, inputs: Mapping[str, str]) -> Artefact:
+    """Returns the stage that `teacher.path` stands for, finished or to be imported.
+
+    Raises InputError where there is neither a stage nor a network.
+    """
+    directory = storage.path(config.teacher.path)
+    finished = artifacts.existing(STAGE, directory)
+    if finished is not None:
+        return finished
+    if storage.is_remote(directory) or not reading.is_there(directory):
+        raise InputError(
+            f"teacher.path={config.teacher.path!r} is not the folder of a finished stage "
+            "'teacher'; it should be one like runs/<name>/teacher-<digest> that holds a "
+            f"manifest.json, {reading.FORMATS}"
+        )
+    imported = pretrained.find("teacher.path", config.teacher.path).digest
+    chosen = {k: v for k, v in science(config, STAGE).items() if k.startswith(SETTINGS)}
+    return artifacts.declare(run, STAGE, {**chosen, "imported": imported}, inputs)
+
+
+def import_into(
+    directory: Path, config: Config, network: Network, layout: Layout, tokenizer_digest: str
+) -> dict[str, Any]:
+    """Writes the network at `teacher.path` into the stage's folder; returns figures of it.
+
+    Raises InputError unless it is `network`, with the run's vocabulary and the pretraining heads.
+    """
+    found = pretrained.find("teacher.path", config.teacher.path)
+    wrong = _differences(found.model, network.config)
+    if found.tokenizer.digest != tokenizer_digest:
+        wrong.append(_OTHER_TOKENIZER)
+    lacking = {"masked_lm", "next_sentence"} - {*(found.imported or ())}
+    if lacking:
+        wrong.append(f"it lacks {' and '.join(sorted(lacking))}, the heads of pretraining")
+    _refuse(config, wrong)
+    params = found.params(layout, network)
+    with Checkpoints(directory / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save_params(params, 0)
+    return {
+        "steps": 0,
+        "tokens": 0,
+        "params_sha256": params_digest(params),
+        "tokenizer_digest": tokenizer_digest,
+        "held_out": None,
+    }
+
+
+def check(config: Config, given: Artefact, prepared: Artefact, tokenizer_digest: str) -> None:
+    """Raises InputError where the teacher of another run does not fit this one."""
+    own = science(config, STAGE)
+    wrong = [
+        f"{key}: it has {given.science.get(key)!r}, the configuration {value!r}"
+        for key, value in own.items()
+        if key.startswith(SETTINGS) and given.science.get(key) != value
+    ]
+    if given.inputs["prepare"] != prepared.digest:
+        theirs = (given.manifest or {}).get("tokenizer_digest")
+        if theirs != tokenizer_digest:
+            wrong.append(_OTHER_TOKENIZER)
+    _refuse(config, wrong)
+
+
+def _differences(found: ModelConfig, wanted: ModelConfig) -> list[str]:
+    """Returns the settings in which a network from elsewhere is not what the configuration says."""
+    settings = {field.name for field in dataclasses.fields(ModelConfig)} - {*_ONLY_IN_TRAINING}
+    if not found.trigram:
+        settings.discard("trigram_masks_padding")
+    return [
+        f"{SETTINGS}{name}: it has {getattr(found, name)!r}, the configuration "
+        f"{getattr(wanted, name)!r}"
+        for name in sorted(settings)
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+
+
+def _refuse(config: Config, wrong: list[str]) -> None:
+    if wrong:
+        raise InputError(
+            f"teacher.path={config.teacher.path!r} does not fit this run:\n"
+            + "\n".join(f"  - {line}" for line in wrong)
+        )

@@ -1,0 +1,1 @@
+"""Results of a run on the console and as a page that opens offline."""

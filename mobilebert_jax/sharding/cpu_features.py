@@ -1,0 +1,36 @@
+"""What the processors of a mesh can do that the compiler does not decide by itself."""
+
+import functools
+import platform
+from pathlib import Path
+
+import jax
+
+from mobilebert_jax.config.execution import Execution
+
+BFLOAT16 = ("amx_bf16", "avx512_bf16")
+"""Names under which Linux lists instructions that multiply bfloat16 and add up in float32."""
+
+CPU_LIST = Path("/proc/cpuinfo")
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Returns whether this machine's processor has instructions for products of bfloat16.
+
+    False where it cannot be told, which is everywhere but on Linux.
+    """
+    if platform.system() != "Linux" or not CPU_LIST.exists():
+        return False
+    lines = CPU_LIST.read_text().splitlines()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return any(name in flags for name in BFLOAT16)
+
+
+def rounds_products(execution: Execution, mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether `execution.cpu_products` asks for bfloat16 and has an effect on `mesh`."""
+    return (
+        execution.cpu_products == "bfloat16"
+        and mesh.devices.flat[0].platform == "cpu"
+        and multiplies_bfloat16()
+    )

@@ -1,1 +1,0 @@
-"""Fine-tuning: tasks read, cut into examples, scored and tabulated."""

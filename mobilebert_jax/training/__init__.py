@@ -1,0 +1,1 @@
+"""The training runtime: step, state, checkpoints, metrics, health, evaluation."""

@@ -1,0 +1,139 @@
+"""One training step, for any objective and any update rule.
+
+k micro-batches give the gradient of one batch: the weights of all terms are those of the whole
+batch, so the parts only have to be summed. A step whose loss or gradient is not finite is not
+applied; it counts as a step and is reported.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
+from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
+from mobilebert_jax.optimizer.update import Moments, Optimizer
+from mobilebert_jax.training.state import State
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[State, Any, Batch, jax.Array], tuple[State, Metrics]]
+
+
+class Sums(NamedTuple):
+    """What parts of a batch contribute; adding the parts gives the whole."""
+
+    gradient: Params
+    loss: jax.Array
+    figures: dict[str, Mean]
+
+
+def make_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    micro_batches: int = 1,
+    gradient_shardings: Any = None,
+    part: Part = EVERYTHING,
+    gathered: Callable[[Params], Params] = lambda params: params,
+) -> Step:
+    """Returns `(state, teacher, batch, key) -> (state, metrics)`, pure, to be compiled.
+
+    `part` is what the step changes, and outside of which the optimiser's multipliers are 0.
+
+    `gradient_shardings` lays the gradient out like the moments that it is added to, so that where
+    these are cut finer than the parameters it is summed into pieces and never whole.
+
+    `gathered` makes of the parameters what the objective reads, the same numbers laid out otherwise
+    or rounded to the type in which they are multiplied (`state.gathering`).
+    """
+
+    def step(state: State, teacher: Any, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        sums = gradient(objective, gathered(state.params), teacher, batch, key, micro_batches)
+        gradients = sums.gradient
+        if gradient_shardings is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
+        updates, moments, figures = optimizer.update(
+            gradients, state.opt_state, state.params, state.step, part
+        )
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(figures["gradient_norm"])
+        applied = finite & (figures["spike"] == 0) if "spike" in figures else finite
+
+        def kept(old: Params, new: Params) -> Params:
+            chosen = jax.tree.map(lambda n, o: jnp.where(applied, n, o), new, part.of(old))
+            changed: Params = part.put(old, chosen)
+            return changed
+
+        before = state.opt_state
+        params = kept(state.params, jax.tree.map(jnp.add, part.of(state.params), updates))
+        moments = Moments(
+            kept(before.first, moments.first),
+            kept(before.second, moments.second),
+            before.recent_norms,
+        )
+        moments = optimizer.remember(moments, figures["gradient_norm"], state.step)
+        metrics = {name: mean.value() for name, mean in sums.figures.items()}
+        metrics |= {"loss": sums.loss, **figures, "nonfinite": (~finite).astype(jnp.float32)}
+        return State(params, moments, state.step + 1), metrics
+
+    return step
+
+
+def gradient(
+    objective: Objective,
+    params: Params,
+    teacher: Any,
+    batch: Batch,
+    key: jax.Array,
+    micro_batches: int = 1,
+) -> Sums:
+    """Returns gradient, loss and figures of a whole batch, computed in `micro_batches` parts."""
+    if micro_batches == 1:
+        return _sums(objective, params, teacher, batch, key)
+    # The weights depend on the batch alone, so the compiler drops everything else of this pass.
+    terms = objective(params, teacher, batch, key).terms
+    weights = {name: term.mean.weight for name, term in terms.items()}
+    parts = {
+        name: jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)
+        for name, x in batch.items()
+    }
+
+    def accumulate(total: Sums, index: jax.Array) -> tuple[Sums, None]:
+        rows = {name: x[index] for name, x in parts.items()}
+        part_key = jax.random.fold_in(key, index)
+        part = _sums(objective, params, teacher, rows, part_key, weights)
+        return jax.tree.map(jnp.add, total, part), None
+
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(lambda: _sums(objective, params, teacher, batch, key, weights)),
+    )
+    return jax.lax.scan(accumulate, zero, jnp.arange(micro_batches))[0]
+
+
+def _sums(
+    objective: Objective,
+    params: Params,
+    teacher: Any,
+    batch: Batch,
+    key: jax.Array,
+    weights: dict[str, jax.Array] | None = None,
+) -> Sums:
+    """Returns the contributions of `batch`, divided by its own weights or by those given."""
+
+    def loss(params: Params) -> tuple[jax.Array, dict[str, Mean]]:
+        terms, figures = objective(params, teacher, batch, key)
+        total = sum(
+            (
+                term.factor
+                * Mean(term.mean.total, weights[name] if weights else term.mean.weight).value()
+                for name, term in terms.items()
+            ),
+            jnp.float32(0.0),
+        )
+        return total, {**{name: term.mean for name, term in terms.items()}, **figures}
+
+    (total, figures), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    # Those of parameters read in bfloat16 are added up, and updated with, in float32.
+    gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
+    return Sums(gradients, total, figures)
