@@ -78,15 +78,19 @@ def measure(
     """Returns one row for each setting of length and whole-word masking."""
     rows = []
     for length in LENGTHS:
-        for whole_words in (False, True):
+        for whole_word_mask in (False, True):
             predictions = round(0.15 * length) + 1
-            data = schema.Data(length=length, max_predictions=predictions, whole_words=whole_words)
+            data = schema.Data(
+                max_seq_length=length,
+                max_predictions_per_seq=predictions,
+                whole_word_mask=whole_word_mask,
+            )
             feed = Feed(documents, pieces, data, batch_size=BATCH_SIZE, seed=0)
             found = rates(feed, rounds, batches)
             rows.append(
                 {
                     "length": length,
-                    "whole_words": whole_words,
+                    "whole_word_mask": whole_word_mask,
                     "examples_per_core_second": round(statistics.median(found)),
                     "slowest": round(min(found)),
                     "fastest": round(max(found)),
@@ -116,9 +120,8 @@ def main() -> None:
     print("length  whole words  examples/s per core  (slowest to fastest)", end="")
     print("  share of a core" if args.batch else "")
     for row in rows:
-        line = (
-            f"{row['length']:6}  {row['whole_words']!s:>11}  {row['examples_per_core_second']:19}"
-        )
+        line = f"{row['length']:6}  {row['whole_word_mask']!s:>11}"
+        line += f"  {row['examples_per_core_second']:19}"
         line += f"  {row['slowest']:8} to {row['fastest']:7}"
         if args.batch:
             needed = args.batch / (args.step_ms / 1000)

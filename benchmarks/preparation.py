@@ -54,7 +54,9 @@ def measure(data: schema.Data, vocab: Path, count: int, folder: Path) -> tuple[R
 
 def sample(data: schema.Data, folder: Path) -> list[str]:
     """Returns lines from all parts of the first source."""
-    planned = work_units.plan(corpus.parse_sources(data.source)[0], data.held_out, folder, 0)
+    planned = work_units.plan(
+        corpus.parse_sources(data.source)[0], data.validation_fraction, folder, 0
+    )
     return [
         line for unit in work_units.limited(planned, PLAIN_BYTES) for line in shards.sample(unit)
     ]

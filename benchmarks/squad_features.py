@@ -35,25 +35,25 @@ class Features(NamedTuple):
     """By position, of the context's tokens."""
 
 
-def plain_features(data: SquadData, plain: PlainTokenizer, span: schema.Span) -> list[Features]:
+def plain_features(data: SquadData, plain: PlainTokenizer, span: schema.Squad) -> list[Features]:
     """Returns the windows of all questions, one question after the other."""
     features = []
     for question in data.questions:
-        query = plain.tokenize(question.text)[: span.query_length]
+        query = plain.tokenize(question.text)[: span.max_query_length]
         document, words = [], data.contexts[question.context].split()
         word_of_token = []
         for number, word in enumerate(words):
             for piece in plain.tokenize(word):
                 word_of_token.append(number)
                 document.append(piece)
-        room = span.length - len(query) - 3
+        room = span.max_seq_length - len(query) - 3
         pieces_of_document, start = [], 0
         while True:
             length = min(room, len(document) - start)
             pieces_of_document.append((start, length))
             if start + length == len(document):
                 break
-            start += min(length, span.stride)
+            start += min(length, span.doc_stride)
         for number, (start, length) in enumerate(pieces_of_document):
             tokens = ["[CLS]", *query, "[SEP]"]
             segments = [0] * len(tokens)
@@ -64,7 +64,7 @@ def plain_features(data: SquadData, plain: PlainTokenizer, span: schema.Span) ->
                 segments.append(1)
             tokens.append("[SEP]")
             segments.append(1)
-            padding = [0] * (span.length - len(tokens))
+            padding = [0] * (span.max_seq_length - len(tokens))
             mask = [1] * len(tokens) + padding
             features.append(Features(plain.ids(tokens) + padding, mask, segments + padding, most))
     return features
@@ -111,7 +111,7 @@ def main() -> None:
     questions = whole.questions[: arguments.questions]
     contexts = whole.contexts[: questions[-1].context + 1]
     data = SquadData(contexts, questions, whole.v2, whole.notes)
-    plain, span = PlainTokenizer(arguments.vocab), schema.Span()
+    plain, span = PlainTokenizer(arguments.vocab), schema.Squad()
     seconds: dict[str, list[float]] = {"plain Python": [], "windows": []}
     for _ in range(arguments.rounds):
         start = time.process_time()

@@ -4,7 +4,7 @@
 
 All sides do the same work: MobileBERT of the released size, masked-LM loss at the same predicted
 positions plus next-sentence loss, gradients of all parameters and AdamW's update; no dropout. Ours
-computes in float32, and once more with products rounded to bfloat16 (`execution.cpu_products`); the
+computes in float32, and once more with bfloat16 matmuls (`execution.cpu_matmul_dtype`); the
 port in float32 and under bfloat16 autocast. The port as it stands computes vocabulary logits at
 every position, so here its heads are applied to the predicted positions only. Ours runs with the
 memory settings of launch/run.sh, the port as it is shipped and once more with ours; how they take

@@ -13,7 +13,7 @@ the sum over all instructions, nothing overlapped, without waiting for other chi
 Rows: `frozen` and `tenth`, our transfer with what lies below the layer frozen or at a tenth of the
 rate, for each of `--layers`; `gated`, the authors' formulation; `joint` and `auxiliary`, the other
 strategies; `distill`, `teacher`, and `student`, which learns from words alone. Each is compiled
-with every `--unroll`, `--teacher_unroll`, `--remat` and `--cuts`.
+with every `--unroll`, `--teacher_scan_unroll`, `--remat` and `--cuts`.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
     stage: str
     layer: int | None = None
-    lower_rate: float = 0.1
+    lower_layer_lr_scale: float = 0.1
     strategy: Any = "progressive"
 
     @property
@@ -61,7 +61,7 @@ class Row(NamedTuple):
             return str(self.strategy)
         if self.layer is None:
             return self.stage
-        return f"{self.stage} {self.layer} {'0.1' if self.lower_rate else 'frozen'}"
+        return f"{self.stage} {self.layer} {'0.1' if self.lower_layer_lr_scale else 'frozen'}"
 
 
 class Choice(NamedTuple):
@@ -69,7 +69,7 @@ class Choice(NamedTuple):
 
     unroll: int
     """Blocks in one round of the loops of a student in training."""
-    teacher_unroll: int
+    teacher_scan_unroll: int
     """The same of a teacher that is only looked at."""
     remat: Any
     """Of all stages; empty takes the published job's own, which differ."""
@@ -77,7 +77,7 @@ class Choice(NamedTuple):
     """Pieces that the moments are cut into, over as many chips."""
 
     def __str__(self) -> str:
-        unroll = f"{self.unroll}/{self.teacher_unroll}"
+        unroll = f"{self.unroll}/{self.teacher_scan_unroll}"
         return f"unroll={unroll:<6} remat={self.remat or 'own':<5} moments/{self.cuts:<4}"
 
 
@@ -90,15 +90,17 @@ def published(choice: Choice, row: Row) -> Config:
             config,
             teacher=dataclasses.replace(config.teacher, batch_size=BATCH),
             transfer=dataclasses.replace(
-                config.transfer, lower_rate=row.lower_rate, strategy=row.strategy
+                config.transfer,
+                lower_layer_lr_scale=row.lower_layer_lr_scale,
+                strategy=row.strategy,
             ),
             execution=dataclasses.replace(
                 config.execution,
                 **kept,
-                student_unroll=choice.unroll,
-                teacher_unroll=choice.teacher_unroll,
+                student_scan_unroll=choice.unroll,
+                teacher_scan_unroll=choice.teacher_scan_unroll,
                 mesh=Mesh(fsdp=choice.cuts),
-                fsdp_cuts="state",
+                fsdp_shard="params_gathered_once",
             ),
         ),
         VOCABULARY,
@@ -110,7 +112,7 @@ def gated(config: Config, layout: Layout) -> Program:
     ours = programs.program(config, layout, "transfer", 0)
     student, layers = ours.training.network, config.student.layers
     teacher = dataclasses.replace(
-        student, config=config.teacher.model, unroll=config.execution.teacher_unroll
+        student, config=config.teacher.model, unroll=config.execution.teacher_scan_unroll
     )
     factors = {name: getattr(config.transfer, name) for name in transfer.LOSSES}
 
@@ -140,7 +142,7 @@ def measure(row: Row, choice: Choice, hardware: topology.Topology) -> dict[str, 
     """Returns the figures of one row under one choice."""
     config = published(choice, row)
     mesh = make_mesh(config.execution.mesh, devices.compile_only(hardware))
-    found = compile_row(row, config, Layout(mesh, config.execution.fsdp_cuts))
+    found = compile_row(row, config, Layout(mesh, config.execution.fsdp_shard))
     clock = hardware.chip.clock
     milliseconds = found.cycles / clock * 1e3 if found.fits and found.cycles and clock else None
     return {
@@ -178,7 +180,9 @@ def main() -> None:
     )
     parser.add_argument("--layers", default="0,11,23", help="of transfer")
     parser.add_argument("--unroll", default="24", help="blocks in a round of a student's loop")
-    parser.add_argument("--teacher_unroll", default="4", help="the same of a teacher looked at")
+    parser.add_argument(
+        "--teacher_scan_unroll", default="4", help="the same of a teacher looked at"
+    )
     parser.add_argument("--remat", default="", help="of all stages, instead of their own")
     parser.add_argument("--cuts", default="32", help="pieces of the moments")
     parser.add_argument("--out", type=Path)
@@ -187,9 +191,9 @@ def main() -> None:
     hardware = topology.parse(arguments.on)
     wanted = rows(arguments.rows.split(","), [int(n) for n in arguments.layers.split(",")])
     choices = [
-        Choice(int(unroll), int(teacher_unroll), remat, int(cuts))
+        Choice(int(unroll), int(teacher_scan_unroll), remat, int(cuts))
         for unroll in arguments.unroll.split(",")
-        for teacher_unroll in arguments.teacher_unroll.split(",")
+        for teacher_scan_unroll in arguments.teacher_scan_unroll.split(",")
         for remat in arguments.remat.split(",")
         for cuts in arguments.cuts.split(",")
     ]

@@ -47,14 +47,15 @@ ABLATIONS = Ablations(
         "from_scratch twin",
         "copied control distill.alpha=1.0",
         "control control",
-        "feature_maps distill transfer.attention=0.0",
+        "feature_maps distill transfer.attention_weight=0.0",
         "progressive distill",
         # Table 8.
         "joint distill transfer.strategy=joint",
         "auxiliary distill transfer.strategy=auxiliary",
         # Beside the tables.
-        "attention_only distill transfer.feature_map=0.0 transfer.mean=0.0 transfer.variance=0.0",
-        "frozen_below distill transfer.lower_rate=0.0",
+        "attention_only distill transfer.feature_map_weight=0.0 transfer.mean_weight=0.0 "
+        "transfer.variance_weight=0.0",
+        "frozen_below distill transfer.lower_layer_lr_scale=0.0",
         "own_embeddings distill transfer.copy_embeddings=False",
         "own_embeddings_control control transfer.copy_embeddings=False",
         # Section 3.3: the cost of the operations that are fast on a phone.
@@ -108,11 +109,15 @@ def _wiki(demo: Config) -> Config:
     """
     widths: dict[str, Any] = {"hidden": 64, "embedding": 64, "initializer_range": 0.06}
     teacher = dataclasses.replace(demo.teacher.model, bottleneck=96, intermediate=256, **widths)
-    distill = dataclasses.replace(demo.distill.optimizer, peak_rate=1e-3, warmup_steps=50)
+    distill = dataclasses.replace(demo.distill.optimizer, peak_learning_rate=1e-3, warmup_steps=50)
     return dataclasses.replace(
         demo,
         data=dataclasses.replace(
-            demo.data, source="text:enwiki.txt", held_out=0.02, mask_rate=0.3, max_predictions=20
+            demo.data,
+            source="text:enwiki.txt",
+            validation_fraction=0.02,
+            masked_lm_prob=0.3,
+            max_predictions_per_seq=20,
         ),
         tokenizer=dataclasses.replace(demo.tokenizer, vocab_size=2048, train_megabytes=26),
         teacher=dataclasses.replace(demo.teacher, model=teacher, steps=12_000, batch_size=16),
@@ -124,7 +129,7 @@ def _wiki(demo: Config) -> Config:
 
 def _quarter_of_an_hour(base: Config) -> Config:
     """Published widths, six layers deep, for one accelerator that is lent for minutes."""
-    adamw = Optimizer(kind="adamw", peak_rate=1e-3, warmup_steps=100, bias_correction=True)
+    adamw = Optimizer(name="adamw", peak_learning_rate=1e-3, warmup_steps=100, bias_correction=True)
     constant = dataclasses.replace(adamw, warmup_steps=0, decay="constant")
     return dataclasses.replace(
         base,

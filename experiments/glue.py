@@ -27,8 +27,10 @@ from mobilebert_jax.config.schema import GLUE_TASKS, Config, Evaluate, Finetune,
 
 SCALES = ("quick", "search")
 
-QUICK = Search(batch_sizes=(32,), rates=(5e-5,), epochs=(5,))
-SEARCH = Search(batch_sizes=(16, 32, 48), rates=(1e-5, 3e-5, 5e-5, 1e-4), epochs=(3, 6, 10))
+QUICK = Search(batch_sizes=(32,), learning_rates=(5e-5,), epochs=(5,))
+SEARCH = Search(
+    batch_sizes=(16, 32, 48), learning_rates=(1e-5, 3e-5, 5e-5, 1e-4), epochs=(3, 6, 10)
+)
 
 
 def get_config(scale: str = "quick") -> ml_collections.ConfigDict:

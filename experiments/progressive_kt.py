@@ -74,11 +74,16 @@ def demo() -> Config:
         intermediate=96,
         layers=4,
     )
-    adamw = Optimizer(kind="adamw", peak_rate=2e-3, warmup_steps=100, bias_correction=True)
-    constant = dataclasses.replace(adamw, peak_rate=1e-3, warmup_steps=0, decay="constant")
+    adamw = Optimizer(name="adamw", peak_learning_rate=2e-3, warmup_steps=100, bias_correction=True)
+    constant = dataclasses.replace(adamw, peak_learning_rate=1e-3, warmup_steps=0, decay="constant")
     return Config(
         stages=STAGES,
-        data=Data(source="python_docs", held_out=0.25, length=64, max_predictions=10),
+        data=Data(
+            source="python_docs",
+            validation_fraction=0.25,
+            max_seq_length=64,
+            max_predictions_per_seq=10,
+        ),
         tokenizer=Tokenizer(vocab_size=3072),
         teacher=Teacher(model=teacher, steps=1200, batch_size=16, optimizer=adamw),
         student=student,
@@ -88,12 +93,12 @@ def demo() -> Config:
         finetune=Finetune(
             tasks=("odd_man_out",),
             networks=("student", "control", "untrained"),
-            length=48,
-            search=Search(batch_sizes=(32,), rates=(1e-3,), epochs=(4,), seeds=(0, 1)),
+            max_seq_length=48,
+            search=Search(batch_sizes=(32,), learning_rates=(1e-3,), epochs=(4,), seeds=(0, 1)),
         ),
         export=Export(
             formats=("huggingface", "litert_float32", "litert_weight_int8", "litert_int8"),
-            length=64,
+            max_seq_length=64,
             skip_missing=True,
         ),
         execution=Execution(checkpoint_every=500, log_every=10),
@@ -104,18 +109,20 @@ def small() -> Config:
     """Published widths at half the depth, on Wikipedia, in a working day or less."""
     return Config(
         precision="bfloat16",
-        data=Data(source="tfds:wikipedia/20230601.en", held_out=0.002),
+        data=Data(source="tfds:wikipedia/20230601.en", validation_fraction=0.002),
         tokenizer=Tokenizer(vocab_size=30522, train_megabytes=256),
         teacher=Teacher(
             model=dataclasses.replace(sizes.IB_BERT_LARGE, layers=12),
             steps=30_000,
             batch_size=512,
-            optimizer=Optimizer(peak_rate=1e-3, warmup_steps=2_000),
+            optimizer=Optimizer(peak_learning_rate=1e-3, warmup_steps=2_000),
         ),
         student=dataclasses.replace(sizes.MOBILEBERT, layers=12),
         transfer=Transfer(steps=12_000, batch_size=512),
         distill=Distill(
-            steps=20_000, batch_size=512, optimizer=Optimizer(peak_rate=1e-3, warmup_steps=1_000)
+            steps=20_000,
+            batch_size=512,
+            optimizer=Optimizer(peak_learning_rate=1e-3, warmup_steps=1_000),
         ),
         evaluate=Evaluate(examples=16_384, batch_size=512),
         execution=Execution(log_every=50),
@@ -129,8 +136,8 @@ def paper() -> Config:
         precision="bfloat16",
         data=Data(
             source="text:data/books/*.txt + wikiextractor:data/wikipedia/*/wiki_*",
-            held_out=0.001,
-            length=512,
+            validation_fraction=0.001,
+            max_seq_length=512,
         ),
         tokenizer=Tokenizer(vocab_size=30522, train_megabytes=1024),
         teacher=Teacher(),
@@ -143,12 +150,12 @@ def paper() -> Config:
             checkpoint_every=1000,
             # A fifth of the teacher's step would otherwise be the optimiser's, done by every chip.
             mesh=Mesh(fsdp=32),
-            fsdp_cuts="state",
+            fsdp_shard="params_gathered_once",
             remat="full",
             # Of the teacher's products these are the widest: keeping them costs less than making
             # them again. The student's are narrow, and faster made than read.
             teacher_remat="feedforward",
-            student_unroll=24,
-            teacher_unroll=4,
+            student_scan_unroll=24,
+            teacher_scan_unroll=4,
         ),
     )

@@ -29,7 +29,7 @@ SCALES = ("quick",)
 
 def get_config(scale: str = "quick") -> ml_collections.ConfigDict:
     """Returns the configuration; `scale` is the one of `SCALES`."""
-    search = Search(batch_sizes=(32,), rates=(1e-5,), epochs=(1,), seeds=(0, 1, 2))
+    search = Search(batch_sizes=(32,), learning_rates=(1e-5,), epochs=(1,), seeds=(0, 1, 2))
     return to_config_dict(
         Config(
             name=f"quantize-{scale}",

@@ -30,12 +30,12 @@ SCALES = ("paper",)
 
 def get_config(scale: str = "paper") -> ml_collections.ConfigDict:
     """Returns the configuration; `scale` is the one of `SCALES`."""
-    search = Search(batch_sizes=(32,), rates=(4e-5,), epochs=(5,), seeds=(0, 1, 2))
+    search = Search(batch_sizes=(32,), learning_rates=(4e-5,), epochs=(5,), seeds=(0, 1, 2))
     return to_config_dict(
         Config(
             name=f"squad-{scale}",
             stages=("finetune",),
-            finetune=Finetune(tasks=SQUAD_TASKS, search=search, dropout=0.0),
+            finetune=Finetune(tasks=SQUAD_TASKS, search=search, classifier_dropout=0.0),
             evaluate=Evaluate(batch_size=32),
             execution=Execution(log_every=50, checkpoint_every=2000, keep_checkpoints=1),
         )

@@ -26,7 +26,9 @@ SCALES = ("quick",)
 def get_config(scale: str = "quick") -> ml_collections.ConfigDict:
     """Returns the configuration; `scale` is the one of `SCALES`."""
     files = Files(train="train.conll", dev="dev.conll")
-    search = Search(batch_sizes=(32,), rates=(5e-5, 1e-4, 3e-4), epochs=(5,), seeds=(0, 1, 2))
+    search = Search(
+        batch_sizes=(32,), learning_rates=(5e-5, 1e-4, 3e-4), epochs=(5,), seeds=(0, 1, 2)
+    )
     return to_config_dict(
         Config(
             name=f"tag-{scale}",

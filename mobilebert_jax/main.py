@@ -229,7 +229,9 @@ def _obey(order: Order, console: rich.console.Console) -> None:
     execution = order.config.execution
     _keep_programs(execution.runs_dir)
     try:
-        processes.join(order.cluster, execution.heartbeat_seconds, execution.hang_minutes * 60)
+        processes.join(
+            order.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60
+        )
         console.quiet = not processes.is_first()
         if order.config.ablations.variants:
             from mobilebert_jax.ablations import runner as ablations

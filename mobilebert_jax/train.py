@@ -109,9 +109,9 @@ def train(
     )
     offset = stage.feed_offset
     batches = stage.feed.iterate(first + offset, stage.steps + offset, execution.prefetch)
-    watchdog = Watchdog(execution.hang_minutes * 60, stage.name)
+    watchdog = Watchdog(execution.watchdog_minutes * 60, stage.name)
     make = _maker(stage, execution, state, key)
-    programs = Programs(make, len(stage.phases), execution.compile_ahead)
+    programs = Programs(make, len(stage.phases), execution.precompile_phases)
     with checkpoints, watchdog, meters, programs, StopRequest() as stop_request:
         for number, phase in enumerate(stage.phases):
             if phase.stop <= first:
@@ -216,7 +216,7 @@ def compile_step(
         execution.micro_batches,
         shardings.opt_state.first,
         phase.part,
-        state_lib.gathering(stage.network, Layout(mesh, execution.fsdp_cuts)),
+        state_lib.gathering(stage.network, Layout(mesh, execution.fsdp_shard)),
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with rules.on(mesh):

@@ -42,7 +42,9 @@ QUICK = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 """Nearly all the time of a tiny run is compilation: little of it, and the same program once."""
-ADAMW = schema.Optimizer(kind="adamw", peak_rate=1e-2, warmup_steps=2, bias_correction=True)
+ADAMW = schema.Optimizer(
+    name="adamw", peak_learning_rate=1e-2, warmup_steps=2, bias_correction=True
+)
 
 EXPERIMENT_FILE = """
 from pathlib import Path
@@ -79,7 +81,9 @@ def experiment(folder: Path, **settings: Any) -> Config:
         # The control is distillation with another number of steps: where stages are killed or run
         # on several machines it would show nothing that distillation does not.
         stages=("prepare", "teacher", "transfer", "distill", "twin", "evaluate"),
-        data=schema.Data(source=source, held_out=0.2, length=16, max_predictions=3),
+        data=schema.Data(
+            source=source, validation_fraction=0.2, max_seq_length=16, max_predictions_per_seq=3
+        ),
         tokenizer=schema.Tokenizer(vocab_size=120),
         teacher=schema.Teacher(
             model=dataclasses.replace(sizes.IB_BERT_LARGE, **NARROW),
@@ -90,7 +94,7 @@ def experiment(folder: Path, **settings: Any) -> Config:
         student=dataclasses.replace(sizes.MOBILEBERT, **NARROW),
         transfer=schema.Transfer(steps=6, batch_size=8),
         distill=schema.Distill(steps=3, batch_size=8, optimizer=ADAMW),
-        evaluate=schema.Evaluate(examples=16, batch_size=8, sentence="kalo [MASK] miren."),
+        evaluate=schema.Evaluate(examples=16, batch_size=8, fill_mask_text="kalo [MASK] miren."),
         execution=Execution(
             runs_dir=str(folder / "runs"), workers=1, log_every=1, checkpoint_every=2
         ),

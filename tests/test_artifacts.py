@@ -77,7 +77,7 @@ def with_dependents(stages: set[str], config: Config) -> set[str]:
 
 
 def test_every_setting_changes_the_stages_it_concerns_and_no_others(tmp_path: Path) -> None:
-    finetuned = {"finetune__tasks": ("odd_man_out",), "finetune__length": 16}
+    finetuned = {"finetune__tasks": ("odd_man_out",), "finetune__max_seq_length": 16}
     config = experiment(tmp_path, stages=STAGES, **finetuned)
     before = digests(config)
     assert set(before) == set(STAGES)
@@ -103,7 +103,7 @@ def test_execution_and_name_change_no_digest(tmp_path: Path) -> None:
 
 def test_auxiliary_transfer_is_part_of_distillation(tmp_path: Path) -> None:
     config = experiment(tmp_path, transfer__strategy="auxiliary")
-    before, after = digests(config), digests(altered(config, "transfer.mean"))
+    before, after = digests(config), digests(altered(config, "transfer.mean_weight"))
     assert "transfer" not in before
     assert {s for s in before if before[s] != after[s]} == {"distill", "evaluate"}
 

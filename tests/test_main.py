@@ -31,7 +31,7 @@ MISTAKES = [
     ((DEMO, "--config.seed=one"), "seed"),
     ((DEMO, "--config.teacher.steps=1.5"), "teacher.steps"),
     ((DEMO, "--config.distill.alpha=much"), "distill.alpha"),
-    ((DEMO, "--config.data.whole_words=perhaps"), "data.whole_words"),
+    ((DEMO, "--config.data.whole_word_mask=perhaps"), "data.whole_word_mask"),
     ((DEMO, "--config.precision=float16"), "overflow float16"),
     ((DEMO, "--config.stages=prepare,teach"), "the nearest is 'teacher'"),
     ((DEMO, "--config.distill.alpha=2.0"), "distill.alpha=2.0 must be from 0 to 1"),
@@ -111,13 +111,13 @@ def test_a_lost_connection_ends_as_a_lost_process_does(monkeypatch: pytest.Monke
 
 def test_a_value_may_follow_its_flag_after_a_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    line = f"{DEMO} --dry_run --config.seed=7 --config.data.whole_words=True --plan=v5e-256"
+    line = f"{DEMO} --dry_run --config.seed=7 --config.data.whole_word_mask=True --plan=v5e-256"
     with_signs, with_blanks = (
         main_module.parse(text.split()) for text in (line, line.replace("=", " "))
     )
     assert with_signs == with_blanks
     assert with_blanks.dry_run and with_blanks.plan == "v5e-256"
-    assert with_blanks.config.seed == 7 and with_blanks.config.data.whole_words
+    assert with_blanks.config.seed == 7 and with_blanks.config.data.whole_word_mask
 
 
 def test_overrides_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_text_in_a_bucket_reads_as_on_a_disk(bucket: fake_bucket.Bucket, tmp_pat
 
 def prepare(directory: str, source: str, phases: set[str]) -> dict[str, Any]:
     return records.prepare(
-        Data(source=source, held_out=0.2, length=16),
+        Data(source=source, validation_fraction=0.2, max_seq_length=16),
         Tokenizer(vocab_size=120),
         storage.path(directory),
         1,

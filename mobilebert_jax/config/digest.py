@@ -5,7 +5,13 @@ from typing import Any
 
 from mobilebert_jax.config.schema import Config, flatten
 
-EXAMPLE_SETTINGS = ("length", "max_predictions", "mask_rate", "short_rate", "whole_words")
+EXAMPLE_SETTINGS = (
+    "max_seq_length",
+    "max_predictions_per_seq",
+    "masked_lm_prob",
+    "short_seq_prob",
+    "whole_word_mask",
+)
 """Settings of `data` that shape examples; the others shape records."""
 
 TEACHER_WORD_SETTINGS = ("distill.alpha", "distill.temperature")

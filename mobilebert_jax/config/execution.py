@@ -28,7 +28,9 @@ class Execution:
     runs_dir: bounds.Text = "runs"
     """Folder of all runs, on a disk that all hosts see, or `gs://BUCKET/FOLDER`."""
     mesh: Mesh = Mesh()
-    fsdp_cuts: Literal["parameters", "moments", "state"] = "parameters"
+    fsdp_shard: Literal["params_and_optimizer", "optimizer_only", "params_gathered_once"] = (
+        "params_and_optimizer"
+    )
     """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
     when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
     between steps, each step beginning by gathering all parameters, in the type of its products."""
@@ -39,16 +41,16 @@ class Execution:
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
     """The same of the teacher's own training, whose products are eight times as wide."""
-    student_unroll: bounds.Few = 1
+    student_scan_unroll: bounds.Few = 1
     """Blocks in one round of a student's loops, in its training: more may run faster, and compile
     longer. With all of them there is no loop."""
-    teacher_unroll: bounds.Few = 1
+    teacher_scan_unroll: bounds.Few = 1
     """The same of a teacher that is only looked at, and of both where all layers are compared."""
-    cpu_products: Literal["float32", "bfloat16"] = "float32"
+    cpu_matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
     being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
     processor has instructions for it (AMX or AVX-512 BF16)."""
-    compile_ahead: bounds.FewOrNone = 1
+    precompile_phases: bounds.FewOrNone = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: bounds.ManyOrNone = 0
     """Processes that prepare text; 0 takes one a core."""
@@ -62,9 +64,9 @@ class Execution:
     """Newest checkpoints that are kept."""
     keep_every: bounds.StepsOrNone = 0
     """Steps between checkpoints that are kept for good; 0 keeps only the newest."""
-    hang_minutes: bounds.Minutes = 30.0
+    watchdog_minutes: bounds.Minutes = 30.0
     """Time without a finished step, or waiting for another process, after which a process ends."""
-    heartbeat_seconds: bounds.Seconds = 100
+    heartbeat_timeout_seconds: bounds.Seconds = 100
     """Silence after which a process of a cluster counts as lost."""
     max_nonfinite: bounds.Many = 5
     """Steps with a non-finite loss or gradient, none of which is applied, before training stops."""
@@ -77,4 +79,6 @@ class Execution:
 
     def unroll_of(self, stage: str) -> int:
         """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
-        return self.student_unroll if stage in ("transfer", "distill", "control", "twin") else 1
+        return (
+            self.student_scan_unroll if stage in ("transfer", "distill", "control", "twin") else 1
+        )

@@ -65,18 +65,18 @@ class Data:
     `jsonl:GLOB[#FIELD]` or `tfds:NAME[#FIELD]`; several as `0.7 text:a/*.txt + 0.3 python_docs`."""
     prepared: bounds.Text = ""
     """The finished stage `prepare` of another run to use instead of preparing `source`."""
-    held_out: bounds.HeldOut = 0.02
+    validation_fraction: bounds.HeldOut = 0.02
     """Share of documents kept from training, chosen by a hash of their text."""
     max_megabytes: bounds.MegabytesOrAll = 0
     """Stop reading a source after this much text; 0 reads all."""
-    length: bounds.Length = 128
+    max_seq_length: bounds.Length = 128
     """Tokens of one example, special tokens included (S)."""
-    max_predictions: bounds.Tokens = 20
+    max_predictions_per_seq: bounds.Tokens = 20
     """Most positions predicted in one example (P)."""
-    mask_rate: bounds.Share = 0.15
-    short_rate: bounds.Share = 0.1
+    masked_lm_prob: bounds.Share = 0.15
+    short_seq_prob: bounds.Share = 0.1
     """Share of examples cut to a random shorter length."""
-    whole_words: bool = False
+    whole_word_mask: bool = False
     """Mask all pieces of a word together."""
 
 
@@ -97,11 +97,11 @@ class Tokenizer:
 class Optimizer:
     """Update rule and its rate over time (paper section 4.3)."""
 
-    kind: Literal["lamb", "adamw"] = "lamb"
-    peak_rate: bounds.Rate = 1.5e-3
+    name: Literal["lamb", "adamw"] = "lamb"
+    peak_learning_rate: bounds.Rate = 1.5e-3
     warmup_steps: bounds.StepsOrNone = 10_000
     decay: Literal["linear", "constant"] = "linear"
-    final_rate: bounds.Share = 1e-4
+    final_learning_rate_ratio: bounds.Share = 1e-4
     """Rate at the last step as a share of the peak, for linear decay."""
     beta1: bounds.Decay = 0.9
     beta2: bounds.Decay = 0.999
@@ -109,7 +109,7 @@ class Optimizer:
     weight_decay: bounds.Rate = 0.01
     clip_norm: bounds.ClipNorm = 1.0
     bias_correction: bool = False
-    skip_above: bounds.Multiple = 0.0
+    skip_gradient_norm_ratio: bounds.Multiple = 0.0
     """A step whose gradient norm is above this multiple of its running median is not applied; 0
     applies every step."""
 
@@ -139,15 +139,15 @@ class Transfer:
     steps: bounds.Steps = 240_000
     """Steps over all layers together."""
     batch_size: bounds.BatchSize = 2048
-    lower_rate: bounds.Share = 0.1
+    lower_layer_lr_scale: bounds.Share = 0.1
     """Rate of the layers below the active one, as a share of its own; 0 freezes them."""
-    feature_map: bounds.LossWeight = 100.0
-    mean: bounds.LossWeight = 5000.0
-    variance: bounds.LossWeight = 5.0
-    attention: bounds.LossWeight = 1.0
-    average_layers: bool = False
+    feature_map_weight: bounds.LossWeight = 100.0
+    mean_weight: bounds.LossWeight = 5000.0
+    variance_weight: bounds.LossWeight = 5.0
+    attention_weight: bounds.LossWeight = 1.0
+    average_over_layers: bool = False
     """Divide the losses by the number of layers, as the authors' code does; clipping sees it."""
-    all_teacher_statistics: bool = False
+    statistics_of_all_teacher_layers: bool = False
     """Compare each student layer's mean and variance with those of every teacher feature map, as
     the authors' code does, instead of with its own layer's."""
     optimizer: Optimizer = Optimizer(warmup_steps=0, decay="constant")
@@ -178,7 +178,7 @@ class Evaluate:
 
     examples: bounds.Examples = 1024
     batch_size: bounds.BatchSize = 64
-    sentence: bounds.Text = "This method returns a new [MASK] with the given name."
+    fill_mask_text: bounds.Text = "This method returns a new [MASK] with the given name."
     """The fill-mask sentence of the report; the tokenizer's own mask token may be written too."""
 
 
@@ -187,26 +187,26 @@ class Search:
     """Settings of fine-tuning that are tried: every combination of them, with every seed."""
 
     batch_sizes: tuple[bounds.BatchSize, ...] = (32,)
-    rates: tuple[bounds.PositiveRate, ...] = (5e-5,)
+    learning_rates: tuple[bounds.PositiveRate, ...] = (5e-5,)
     epochs: tuple[bounds.Many, ...] = (4,)
     seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
+class Squad:
     """Question answering by a span of a text, as for SQuAD (BERT's recipe)."""
 
-    length: bounds.Length = 384
+    max_seq_length: bounds.Length = 384
     """Tokens of one window, question and special tokens included."""
-    stride: bounds.Tokens = 128
+    doc_stride: bounds.Tokens = 128
     """Context tokens from the start of a window to that of the next."""
-    query_length: bounds.Tokens = 64
+    max_query_length: bounds.Tokens = 64
     """Question tokens beyond this many are cut off."""
-    answer_length: bounds.Tokens = 30
+    max_answer_length: bounds.Tokens = 30
     """Most tokens of an answer."""
-    n_best: bounds.Tokens = 20
+    n_best_size: bounds.Tokens = 20
     """Answers kept of each question, and starts and ends looked at in each window."""
-    null_threshold: bounds.Score = 0.0
+    null_score_diff_threshold: bounds.Score = 0.0
     """SQuAD v2.0: no answer is given where its score exceeds the best span's by more than this."""
 
 
@@ -233,7 +233,7 @@ class Finetune:
     tasks: tuple[bounds.Text, ...] = ()
     """GLUE: `cola`, `sst-2`, `mrpc`, `sts-b`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; `squad_v1.1`,
     `squad_v2.0`; `classify` and `tag` on files of your own; `odd_man_out`, made of the documents
-    that `data.held_out` keeps from pretraining."""
+    that `data.validation_fraction` keeps from pretraining."""
     source: bounds.Text = "tfds"
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
     files: Files = Files()
@@ -244,12 +244,12 @@ class Finetune:
     """What to use as the student: the folder of a finished training stage or trial, of any run, or
     a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
     Its output layer is kept where it is of a task with the same labels."""
-    length: bounds.Length = 128
+    max_seq_length: bounds.Length = 128
     """Tokens of one example at most, special tokens included; longer texts are cut."""
     search: Search = Search()
-    dropout: bounds.NotAll = 0.1
+    classifier_dropout: bounds.NotAll = 0.1
     """Of the features that the task's output layer reads."""
-    warmup: bounds.NotAll = 0.1
+    warmup_proportion: bounds.NotAll = 0.1
     """Share of the steps in which the rate rises, before it falls to 0."""
     weight_decay: bounds.Rate = 0.01
     clip_norm: bounds.ClipNorm = 1.0
@@ -260,7 +260,7 @@ class Finetune:
     NoNorm that were fine-tuned in full precision before."""
     calibration_rows: bounds.Examples = 100
     """Training rows that show the ranges of 8-bit numbers, before training and for export."""
-    span: Span = Span()
+    squad: Squad = Squad()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +274,7 @@ class Export:
     formats: tuple[bounds.Text, ...] = ("huggingface",)
     """`huggingface`, `mobilebert_jax` (for what that cannot express), `litert_float32`,
     `litert_weight_int8`, `litert_dynamic_int8`, `litert_int8`, `onnx`, `stablehlo`."""
-    length: bounds.Length = 128
+    max_seq_length: bounds.Length = 128
     """Tokens of an example, where a format has fixed shapes and the network has no task."""
     skip_missing: bool = False
     """Leave out formats whose packages are not installed, and say so, instead of stopping."""

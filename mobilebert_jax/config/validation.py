@@ -25,9 +25,9 @@ def problems(config: Config) -> list[str]:
                 f"stages names {stage!r}; stages are {', '.join(STAGES)}; "
                 f"the nearest is {nearest(stage, STAGES)!r}"
             )
-    if config.precision == "bfloat16" == config.execution.cpu_products:
+    if config.precision == "bfloat16" == config.execution.cpu_matmul_dtype:
         found.append(
-            "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
+            "execution.cpu_matmul_dtype=bfloat16 rounds the products of precision=float32; "
             "precision=bfloat16 computes all of a block in bfloat16 already"
         )
     found += _data_problems(config) + _pairing_problems(config)
@@ -40,15 +40,15 @@ def problems(config: Config) -> list[str]:
 
 def _data_problems(config: Config) -> list[str]:
     found = []
-    if config.data.max_predictions > config.data.length:
+    if config.data.max_predictions_per_seq > config.data.max_seq_length:
         found.append(
-            f"data.max_predictions={config.data.max_predictions} must be at most "
-            f"data.length={config.data.length}"
+            f"data.max_predictions_per_seq={config.data.max_predictions_per_seq} must be at most "
+            f"data.max_seq_length={config.data.max_seq_length}"
         )
     for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
-        if config.data.length > model.max_positions:
+        if config.data.max_seq_length > model.max_positions:
             found.append(
-                f"data.length={config.data.length} exceeds "
+                f"data.max_seq_length={config.data.max_seq_length} exceeds "
                 f"{name}.max_positions={model.max_positions}"
             )
         if not config.tokenizer.path and 0 < model.vocab_size < config.tokenizer.vocab_size:
@@ -114,7 +114,7 @@ def _pairing_problems(config: Config) -> list[str]:
 
 
 def _finetune_problems(config: Config) -> list[str]:
-    settings, search, span = config.finetune, config.finetune.search, config.finetune.span
+    settings, search, span = config.finetune, config.finetune.search, config.finetune.squad
     found = _name_problems("finetune.tasks", settings.tasks, TASKS)
     found += _name_problems("finetune.networks", settings.networks, NETWORKS)
     if "control" in settings.networks and config.transfer.strategy == "none":
@@ -122,17 +122,17 @@ def _finetune_problems(config: Config) -> list[str]:
             "finetune.networks names control, which with transfer.strategy=none is the student "
             "itself; leave it out, or choose another strategy"
         )
-    for key in ("batch_sizes", "rates", "epochs", "seeds"):
+    for key in ("batch_sizes", "learning_rates", "epochs", "seeds"):
         values = getattr(search, key)
         if not values:
             found.append(f"finetune.search.{key} is empty; it must hold at least one number")
         if len(set(values)) < len(values):
             found.append(f"finetune.search.{key}={values} names a value twice")
-    if span.length < span.query_length + 4:
+    if span.max_seq_length < span.max_query_length + 4:
         found.append(
-            f"finetune.span.length={span.length} leaves no room for the text beside a question of "
-            f"finetune.span.query_length={span.query_length} tokens and 3 special ones; it must be "
-            f"at least {span.query_length + 4}"
+            f"finetune.squad.max_seq_length={span.max_seq_length} leaves no room for the text "
+            f"beside a question of finetune.squad.max_query_length={span.max_query_length} tokens "
+            f"and 3 special ones; it must be at least {span.max_query_length + 4}"
         )
     return found + _length_problems(config) + _file_problems(config)
 
@@ -146,8 +146,8 @@ def _length_problems(config: Config) -> list[str]:
         given = settings.pretrained and role in ("student", "untrained")
         model = config.teacher.model if role == "teacher" else config.student
         for key, length, wanted in (
-            ("length", settings.length, others),
-            ("span.length", settings.span.length, squad),
+            ("max_seq_length", settings.max_seq_length, others),
+            ("squad.max_seq_length", settings.squad.max_seq_length, squad),
         ):
             if wanted and not given and length > model.max_positions:
                 found.append(

@@ -48,7 +48,7 @@ class Feed(Batches):
         orders = []
         for number, source in enumerate(documents):
             _check_documents(source, number)
-            starts = pairs.example_starts(source.token_counts, data.length)
+            starts = pairs.example_starts(source.token_counts, data.max_seq_length)
             self._starts.append(starts)
             self.epoch_sizes.append(_checked_epoch_size(int(starts[-1]), number))
             order = grain.MapDataset.range(self.epoch_sizes[-1])
@@ -87,7 +87,7 @@ class Feed(Batches):
 
     def tokens(self, start: int, stop: int) -> int:
         """Returns the tokens, padding included, of the global batches `start` to `stop` - 1."""
-        return (stop - start) * self.batch_size * self._data.length
+        return (stop - start) * self.batch_size * self._data.max_seq_length
 
 
 def _checked_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:

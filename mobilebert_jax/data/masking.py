@@ -84,10 +84,10 @@ def mask(
     truncation may have cut a word's first piece away.
     """
     count_B = text_BS.sum(axis=1)
-    room_B = np.rint(count_B * data.mask_rate).astype(np.int64)
-    room_B = np.minimum(data.max_predictions, np.maximum(1, room_B))
+    room_B = np.rint(count_B * data.masked_lm_prob).astype(np.int64)
+    room_B = np.minimum(data.max_predictions_per_seq, np.maximum(1, room_B))
     orders = counter_rng.streams(streams_B, _ORDER)
-    if data.whole_words:
+    if data.whole_word_mask:
         begins_BS = text_BS & (vocabulary.starts_word_V[input_ids_BS] | segment_starts_BS)
         chosen_BS = _whole_words(text_BS, begins_BS, room_B, orders)
     else:
@@ -97,11 +97,11 @@ def mask(
         chosen_BS = key_BS <= limit
     row, position = np.nonzero(chosen_BS)
     number = np.arange(len(row)) - np.searchsorted(row, row)
-    fits = number < data.max_predictions
+    fits = number < data.max_predictions_per_seq
     row, position, number = row[fits], position[fits], number[fits]
     ids = input_ids_BS[row, position]
     input_ids_BS[row, position] = _replacements(ids, vocabulary, streams_B[row], number)
-    shape = len(input_ids_BS), data.max_predictions
+    shape = len(input_ids_BS), data.max_predictions_per_seq
     made = Predictions(
         np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     )

@@ -64,7 +64,11 @@ def example_starts(token_counts: Integers, length: int) -> Integers:
 
 
 def nth_pairs(
-    sentence_lengths: Lengths, number_B: Integers, walks_B: Streams, length: int, short_rate: float
+    sentence_lengths: Lengths,
+    number_B: Integers,
+    walks_B: Streams,
+    length: int,
+    short_seq_prob: float,
 ) -> Pairs:
     """Returns pair `number_B` of each document's walks, one walk after the other.
 
@@ -72,7 +76,7 @@ def nth_pairs(
     a random number of them, and B is the others or, half of the time and whenever there are no
     others, comes from another document; then the unused sentences are gathered again. Every token
     of the document is in an A or in a true B. The target is the room in an example, or with
-    probability `short_rate` a random shorter length, for the whole walk.
+    probability `short_seq_prob` a random shorter length, for the whole walk.
 
     Every example of a document (of a stream in `walks_B`) sees the same walks, so that together
     they cover it. Choosing in proportion to a walk's number of pairs would favour true pairs, for
@@ -83,7 +87,7 @@ def nth_pairs(
     found = np.zeros((4, len(first)), np.int64)
     cut_BN, coin_BN, drawn = _choices(number_B, walks_B)
     rows, at, walk = np.arange(len(first)), first.copy(), np.zeros(len(first), np.int64)
-    target = _targets(walks_B, walk, capacity, short_rate)
+    target = _targets(walks_B, walk, capacity, short_seq_prob)
     number = 0
     while len(rows):
         start = border_N[at]
@@ -104,7 +108,7 @@ def nth_pairs(
         if len(over):
             at[over] = first[over]
             walk[over] += 1
-            target[over] = _targets(walks_B[rows[over]], walk[over], capacity, short_rate)
+            target[over] = _targets(walks_B[rows[over]], walk[over], capacity, short_seq_prob)
         number += 1
     return Pairs(*found)
 
@@ -182,7 +186,7 @@ def _choices(
     return cut, counter_rng.uniform(np.repeat(coins, counts), number), begin
 
 
-def _targets(streams: Streams, walk: Integers, capacity: int, short_rate: float) -> Integers:
-    short = counter_rng.uniform(counter_rng.streams(streams, _SHORT), walk) < short_rate
+def _targets(streams: Streams, walk: Integers, capacity: int, short_seq_prob: float) -> Integers:
+    short = counter_rng.uniform(counter_rng.streams(streams, _SHORT), walk) < short_seq_prob
     shorter = 2 + counter_rng.below(counter_rng.streams(streams, _TARGET), walk, capacity - 1)
     return np.where(short, shorter, capacity)

@@ -91,7 +91,7 @@ def _segments(
 ) -> Segments:
     own = [documents[record] for record in record_B.tolist()]
     cut = pairs.nth_pairs(
-        [lengths for _, lengths in own], number_B, walks_B, data.length, data.short_rate
+        [lengths for _, lengths in own], number_B, walks_B, data.max_seq_length, data.short_seq_prob
     )
     start, middle, stop = cut.start.tolist(), cut.middle.tolist(), cut.stop.tolist()
     a = [tokens[i:j] for (tokens, _), i, j in zip(own, start, middle, strict=True)]
@@ -112,7 +112,7 @@ def _segments(
             rows.tolist(), others, begin.tolist(), end.tolist(), strict=True
         ):
             b[row] = tokens[i:j]
-    return Segments(*_truncated(a, b, data.length - SPECIAL_TOKENS, streams_B), random_B)
+    return Segments(*_truncated(a, b, data.max_seq_length - SPECIAL_TOKENS, streams_B), random_B)
 
 
 def _truncated(
@@ -135,7 +135,7 @@ def _truncated(
 def _arrays(
     texts: Segments, data: schema.Data, vocabulary: Vocabulary, streams_B: Streams
 ) -> dict[str, NDArray]:
-    input_ids = np.full((len(texts.a), data.length), vocabulary.pad, np.int32)
+    input_ids = np.full((len(texts.a), data.max_seq_length), vocabulary.pad, np.int32)
     input_ids[:, 0] = vocabulary.cls
     for ids, a, b in zip(input_ids, texts.a, texts.b, strict=True):
         middle, end = len(a) + 1, len(a) + len(b) + 2
@@ -145,7 +145,7 @@ def _arrays(
         ids[end] = vocabulary.sep
     middle_B = np.array([len(a) for a in texts.a])[:, None] + 1
     end_B = middle_B + np.array([len(b) for b in texts.b])[:, None] + 1
-    column = np.arange(data.length)
+    column = np.arange(data.max_seq_length)
     text_BS = (column > 0) & (column < end_B) & (column != middle_B)
     begins_BS = (column == 1) | (column == middle_B + 1)
     predicted = masking.mask(input_ids, text_BS, begins_BS, data, vocabulary, streams_B)

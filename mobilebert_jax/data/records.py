@@ -112,8 +112,8 @@ def _plan(
     plan = []
     for i, (source, fingerprint) in enumerate(zip(sources, prints, strict=True)):
         folder = _source_folder(directory, i) / "partial"
-        made = work_units.plan(source, data.held_out, folder, data.max_megabytes * 10**6)
-        about = [FORMAT, fingerprint, data.held_out]
+        made = work_units.plan(source, data.validation_fraction, folder, data.max_megabytes * 10**6)
+        about = [FORMAT, fingerprint, data.validation_fraction]
         plan.append(
             [
                 dataclasses.replace(u, key=shards.digest([*about, u.shard.digest, u.text_bytes]))
@@ -247,7 +247,9 @@ def _key(
     if tokenizer.path:
         settings = {"digest": tokenizers.load(tokenizer.path, tokenizer).digest}
     mix = [[source.label, source.weight] for source in sources]
-    return shards.digest([FORMAT, mix, prints, settings, data.held_out, data.max_megabytes])
+    return shards.digest(
+        [FORMAT, mix, prints, settings, data.validation_fraction, data.max_megabytes]
+    )
 
 
 def _finished(directory: Path) -> dict[str, Any]:

@@ -155,9 +155,10 @@ def _check_not_empty(source: corpus.Source, reports: list[dict[str, Any]]) -> No
     for split in dataset.SPLITS:
         if not found[split]:
             advice = (
-                "raise data.held_out or give more documents (a blank line separates documents)"
+                "raise data.validation_fraction or give more documents (a blank line separates "
+                "documents)"
                 if split == "held_out"
-                else "lower data.held_out or give more documents"
+                else "lower data.validation_fraction or give more documents"
             )
             raise InputError(
                 f"data.source: none of the {total} documents of {source.label} falls into the "

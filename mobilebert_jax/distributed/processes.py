@@ -29,7 +29,7 @@ _numbers = itertools.count()
 _limit_s = 1800.0
 
 
-def join(cluster: Cluster, heartbeat_seconds: int, limit_s: float) -> None:
+def join(cluster: Cluster, heartbeat_timeout_seconds: int, limit_s: float) -> None:
     """Connects this process with the others of its run, if there are others.
 
     `limit_s` bounds every later wait for another process. Raises PeerLost when the others cannot
@@ -45,7 +45,7 @@ def join(cluster: Cluster, heartbeat_seconds: int, limit_s: float) -> None:
             num_processes=cluster.processes,
             process_id=cluster.process,
             initialization_timeout=int(min(limit_s, 600)),
-            heartbeat_timeout_seconds=heartbeat_seconds,
+            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
         )
     except jax.errors.JaxRuntimeError as error:
         raise PeerLost(f"the processes of this run did not find each other: {error}") from error

@@ -91,7 +91,7 @@ def _subject(
             chosen = range(min(len(task.train), config.finetune.calibration_rows))
             calibration = inputs_of(task.train, chosen, trial.length, trial.tokenizer.pad)
         return Subject(name, folder, model, trial, task, trial.length, calibration)
-    length = min(config.export.length, model.config.max_positions)
+    length = min(config.export.max_seq_length, model.config.max_positions)
     examples = None
     if prepared is not None:
         examples = _held_out(config, prepared)
@@ -103,8 +103,8 @@ def _task(config: Config, trial: Finished) -> LoadedTask | None:
     """Returns the task that `trial` was scored on; None where no program's score is asked for."""
     if set(config.export.formats) <= set(FOLDER_FORMATS):
         return None
-    span = dataclasses.replace(config.finetune.span, length=trial.length)
-    settings = dataclasses.replace(config.finetune, length=trial.length, span=span)
+    span = dataclasses.replace(config.finetune.squad, max_seq_length=trial.length)
+    settings = dataclasses.replace(config.finetune, max_seq_length=trial.length, squad=span)
     task = registry.load(
         trial.task, dataclasses.replace(config, finetune=settings), trial.tokenizer
     )
@@ -112,7 +112,7 @@ def _task(config: Config, trial: Finished) -> LoadedTask | None:
         raise InputError(
             f"{trial.directory} was scored on other data than finetune.source="
             f"{config.finetune.source!r} and finetune.files now give for {trial.task!r}; name "
-            "those that it was fine-tuned on, with the same settings finetune.span"
+            "those that it was fine-tuned on, with the same settings finetune.squad"
         )
     return task
 

@@ -61,7 +61,7 @@ def existing(folder: Path) -> Finished | None:
         manifest["kind"],
         tuple(manifest["labels"]),
         Scale(*science.get("scale", UNCHANGED)),
-        science["length"],
+        science["max_seq_length"],
         science.get("quantized", False),
         manifest["figures"],
         tokenizers.load(folder / "tokenizer", schema.Tokenizer()),

@@ -48,7 +48,7 @@ class Pretrained(NamedTuple):
     """Of the stage that made it, or of the files that it was imported from."""
     model: ModelConfig
     tokenizer: Tokenizer
-    held_out: float | None
+    validation_fraction: float | None
     """Share of documents kept from its training; None where that is not known."""
     imported: Params | None = None
     """Parameters of a network from elsewhere."""
@@ -126,8 +126,8 @@ def open_stage(artefact: Artefact) -> Pretrained:
     model = ModelConfig(**settings)
     model = dataclasses.replace(model, vocab_size=model.vocab_size or tokenizer.size)
     _check_vocabulary(artefact.directory, model, tokenizer)
-    held_out = (artefact.manifest or {}).get("held_out", 0.0)
-    return Pretrained(artefact.directory, artefact.digest, model, tokenizer, held_out)
+    fraction = (artefact.manifest or {}).get("validation_fraction", 0.0)
+    return Pretrained(artefact.directory, artefact.digest, model, tokenizer, fraction)
 
 
 def _imported(setting: str, directory: Path) -> Pretrained:

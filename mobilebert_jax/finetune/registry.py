@@ -39,13 +39,17 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     if name in SQUAD_VERSIONS:
         splits = _squad(SQUAD_VERSIONS[name], settings)
         return squad_task.load(
-            name, f"SQuAD {SQUAD_VERSIONS[name]}", splits, tokenizer, settings.span
+            name, f"SQuAD {SQUAD_VERSIONS[name]}", splits, tokenizer, settings.squad
         )
     if name == "tag":
         sentences = conll.read(settings.files)
-        return tagging_task.load(name, _file_title(settings), sentences, tokenizer, settings.length)
+        return tagging_task.load(
+            name, _file_title(settings), sentences, tokenizer, settings.max_seq_length
+        )
     if name == "odd_man_out":
-        data = odd_man_out.read(config.data.source, config.data.held_out, config.execution.workers)
+        data = odd_man_out.read(
+            config.data.source, config.data.validation_fraction, config.execution.workers
+        )
         title = "Odd man out"
     else:
         data, title = table_files.read(settings.files), _file_title(settings)
@@ -54,7 +58,7 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     if not data.labels:
         scale = target_scaling.of([example.label or 0.0 for example in data.train])
     return classification_task.load(
-        name, title, data, tokenizer, settings.length, figures, scale=scale
+        name, title, data, tokenizer, settings.max_seq_length, figures, scale=scale
     )
 
 
@@ -72,7 +76,7 @@ def _glue(task: GlueTask, settings: Finetune, tokenizer: Tokenizer) -> LoadedTas
         task.title,
         data,
         tokenizer,
-        settings.length,
+        settings.max_seq_length,
         task.metrics,
         files=task.submission,
         score_range=None if data.labels else submission.STS_B_RANGE,
@@ -119,7 +123,7 @@ def fingerprint(name: str, config: Config) -> Any:
     if name == "odd_man_out":
         return {
             "sources": corpus.fingerprints(config.data.source, config.execution.runs_dir),
-            "held_out": config.data.held_out,
+            "validation_fraction": config.data.validation_fraction,
         }
     if name in GLUE:
         if settings.source == TFDS:

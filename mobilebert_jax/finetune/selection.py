@@ -10,7 +10,7 @@ class Point(NamedTuple):
     """Settings that were tried together."""
 
     batch_size: int
-    rate: float
+    learning_rate: float
     epochs: int
 
 
@@ -50,10 +50,10 @@ class Choice(NamedTuple):
 def choose(outcomes: Sequence[Outcome], main: Sequence[str]) -> Choice:
     """The point with the best median, over its seeds, of the mean of the `main` figures.
 
-    Among equals the cheaper one: fewer epochs, then the larger batch, then the smaller rate. The
-    result does not depend on the order of `outcomes`. Raises ValueError for no outcomes or main
-    figures, points that were not run with the same seeds, a run that is there twice, and a figure
-    that is missing from `main` or not finite.
+    Among equals the cheaper one: fewer epochs, then the larger batch, then the smaller learning
+    rate. The result does not depend on the order of `outcomes`. Raises ValueError for no outcomes
+    or main figures, points that were not run with the same seeds, a run that is there twice, and a
+    figure that is missing from `main` or not finite.
     """
     if not outcomes or not main:
         raise ValueError("choosing needs at least one finished run and one main figure")
@@ -70,7 +70,7 @@ def choose(outcomes: Sequence[Outcome], main: Sequence[str]) -> Choice:
             -statistics.median(mains[point]),
             point.epochs,
             -point.batch_size,
-            point.rate,
+            point.learning_rate,
         ),
     )
     runs = points[best]

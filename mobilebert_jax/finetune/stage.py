@@ -113,11 +113,16 @@ def _load(
 
 def _check(config: Config, role: str, network: Pretrained) -> None:
     sweep.check(config, network.model, role)
-    kept = network.held_out
-    if "odd_man_out" in config.finetune.tasks and kept is not None and config.data.held_out > kept:
+    kept = network.validation_fraction
+    if (
+        "odd_man_out" in config.finetune.tasks
+        and kept is not None
+        and config.data.validation_fraction > kept
+    ):
         raise InputError(
             f"the task 'odd_man_out' would read documents that {network.directory} was trained on: "
-            f"data.held_out={config.data.held_out} there was {kept}; set it to at most that"
+            f"data.validation_fraction={config.data.validation_fraction} there was {kept}; set "
+            "it to at most that"
         )
     if config.tokenizer.path:
         given = tokenizers.load(config.tokenizer.path, config.tokenizer)

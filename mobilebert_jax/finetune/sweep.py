@@ -38,7 +38,7 @@ PUBLISHED_AS = {
 
 def points(search: Search) -> list[Point]:
     """Returns every combination of the settings of a sweep, the cheap ones first."""
-    grid = itertools.product(sorted(search.epochs), search.batch_sizes, search.rates)
+    grid = itertools.product(sorted(search.epochs), search.batch_sizes, search.learning_rates)
     return [Point(batch_size, rate, epochs) for epochs, batch_size, rate in grid]
 
 
@@ -64,8 +64,9 @@ def run(subject: Subject) -> dict[str, Any]:
 def _tell(subject: Subject, outcome: Outcome) -> None:
     figures = ", ".join(f"{name} {outcome.figures[name]:.1f}" for name in subject.task.main)
     subject.console.print(
-        f"{subject.task.title}, {subject.role}: batch {outcome.point.batch_size}, rate "
-        f"{outcome.point.rate:g}, {outcome.point.epochs} epochs, seed {outcome.seed}: {figures}",
+        f"{subject.task.title}, {subject.role}: batch {outcome.point.batch_size}, learning rate "
+        f"{outcome.point.learning_rate:g}, {outcome.point.epochs} epochs, seed {outcome.seed}: "
+        f"{figures}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -240,8 +241,8 @@ def check(config: Config, model: ModelConfig, role: str) -> None:
     squad = any(task.startswith("squad") for task in settings.tasks)
     others = any(not task.startswith("squad") for task in settings.tasks)
     for key, length, wanted in (
-        ("finetune.length", settings.length, others),
-        ("finetune.span.length", settings.span.length, squad),
+        ("finetune.max_seq_length", settings.max_seq_length, others),
+        ("finetune.squad.max_seq_length", settings.squad.max_seq_length, squad),
     ):
         if wanted and length > model.max_positions:
             raise InputError(

@@ -61,7 +61,9 @@ class Subject:
             self.pretrained.model,
             self.config.precision,
             self.config.execution.remat,
-            task=TaskHead(self.task.reads, self.task.outputs, self.config.finetune.dropout),
+            task=TaskHead(
+                self.task.reads, self.task.outputs, self.config.finetune.classifier_dropout
+            ),
             quantized="rounded" if self.config.finetune.quantized else "no",
         )
 
@@ -82,12 +84,18 @@ def declare(subject: Subject, point: Point, seed: int) -> Artefact:
         "precision": subject.config.precision,
         "model": dataclasses.asdict(subject.pretrained.model),
         "tokenizer_digest": subject.pretrained.tokenizer.digest,
-        "length": subject.task.length,
+        "max_seq_length": subject.task.length,
         "seed": seed,
         **point._asdict(),
         **{
             name: getattr(settings, name)
-            for name in ("dropout", "warmup", "weight_decay", "clip_norm", "bias_correction")
+            for name in (
+                "classifier_dropout",
+                "warmup_proportion",
+                "weight_decay",
+                "clip_norm",
+                "bias_correction",
+            )
         },
         **(
             {"quantized": True, "calibration_rows": settings.calibration_rows}
@@ -147,8 +155,9 @@ def _train_and_score(subject: Subject, trial: Artefact, point: Point, seed: int)
             raise NonFinite("what the network says of dev rows is not finite")
     except NonFinite as error:
         raise NonFinite(
-            f"{training.name}, batch {point.batch_size}, rate {point.rate:g}, {point.epochs} "
-            f"epochs: {error}\nTake this rate out of finetune.search.rates; finished trials stay"
+            f"{training.name}, batch {point.batch_size}, learning rate {point.learning_rate:g}, "
+            f"{point.epochs} epochs: {error}\nTake this value out of "
+            "finetune.search.learning_rates; finished trials stay"
         ) from error
     test = {split: predict(params, rows) for split, rows in task.test.items()}
     if processes.is_first():
@@ -190,10 +199,10 @@ def _training(subject: Subject, point: Point, seed: int) -> Training:
     )
     steps = point.epochs * feed.epoch_steps
     settings = schema.Optimizer(
-        kind="adamw",
-        peak_rate=point.rate,
-        warmup_steps=round(config.warmup * steps),
-        final_rate=0.0,
+        name="adamw",
+        peak_learning_rate=point.learning_rate,
+        warmup_steps=round(config.warmup_proportion * steps),
+        final_learning_rate_ratio=0.0,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
         bias_correction=config.bias_correction,

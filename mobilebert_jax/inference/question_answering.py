@@ -31,11 +31,11 @@ def answerer(
             "piece of the question, [SEP], a piece of the context, [SEP]"
         )
     predict = scoring.predictor()
-    usual = schema.Span()
-    span = schema.Span(
-        length=scoring.length,
-        stride=min(usual.stride, max(scoring.length // 3, 1)),
-        query_length=min(usual.query_length, max(scoring.length // 4, 1)),
+    usual = schema.Squad()
+    span = schema.Squad(
+        max_seq_length=scoring.length,
+        doc_stride=min(usual.doc_stride, max(scoring.length // 3, 1)),
+        max_query_length=min(usual.max_query_length, max(scoring.length // 4, 1)),
     )
 
     def answer(items: Sequence[Item]) -> list[dict[str, Any]]:

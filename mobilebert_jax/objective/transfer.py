@@ -33,9 +33,9 @@ class Statistics(NamedTuple):
 def objective(student: Network, teacher: Network, config: schema.Transfer, layer: int) -> Objective:
     """Returns the sum of the transfer losses of one layer.
 
-    With `config.lower_rate` 0 no gradient flows below that layer's block.
+    With `config.lower_layer_lr_scale` 0 no gradient flows below that layer's block.
     """
-    freeze_below = layer if config.lower_rate == 0 else None
+    freeze_below = layer if config.lower_layer_lr_scale == 0 else None
     depth = layer + 1
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
@@ -43,7 +43,7 @@ def objective(student: Network, teacher: Network, config: schema.Transfer, layer
             student, params, batch, layers=depth, capture=(layer,), freeze_below=freeze_below
         ).shown
         statistics = None
-        if config.all_teacher_statistics:
+        if config.statistics_of_all_teacher_layers:
             every, statistics = _with_statistics(teacher, teacher_params, batch)
             wanted = jax.tree.map(lambda x_N: x_N[layer], every)
         else:
@@ -77,7 +77,7 @@ def every_layer(
 ) -> tuple[Measured, SideBySide]:
     """Returns the transfer losses of all layers, and what both networks gave."""
     statistics = None
-    if config.all_teacher_statistics:
+    if config.statistics_of_all_teacher_layers:
         statistics = _with_statistics(teacher, teacher_params, batch)[1]
 
     def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
@@ -96,8 +96,8 @@ def _with_statistics(teacher: Network, params: Params, batch: Batch) -> tuple[Ca
 
 
 def _factors(student: Network, config: schema.Transfer) -> dict[str, float]:
-    scale = 1.0 / student.config.layers if config.average_layers else 1.0
-    return {name: scale * getattr(config, name) for name in LOSSES}
+    scale = 1.0 / student.config.layers if config.average_over_layers else 1.0
+    return {name: scale * getattr(config, f"{name}_weight") for name in LOSSES}
 
 
 def as_measured(

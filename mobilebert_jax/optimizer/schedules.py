@@ -32,13 +32,14 @@ Multipliers = Callable[[jax.Array], Multiplier]
 def base_rate(config: schema.Optimizer, steps: int) -> optax.Schedule:
     """Returns step -> rate: linear warm-up to the peak, then linear decay or constant.
 
-    Linear decay reaches `final_rate * peak_rate` at step `steps`, counted from step 0 as BERT does.
+    Linear decay reaches `final_learning_rate_ratio * peak_learning_rate` at step `steps`, counted
+    from step 0 as BERT does.
     """
-    peak, warmup = config.peak_rate, min(config.warmup_steps, steps)
+    peak, warmup = config.peak_learning_rate, min(config.warmup_steps, steps)
     if config.decay == "constant":
         after = optax.constant_schedule(peak)
     else:
-        decay = optax.linear_schedule(peak, peak * config.final_rate, steps)
+        decay = optax.linear_schedule(peak, peak * config.final_learning_rate_ratio, steps)
         after = lambda step: decay(step + warmup)  # noqa: E731
     if not warmup:
         return after
@@ -58,12 +59,13 @@ def active_layer(step: int, steps: int, layers: int) -> int:
     return max(step - 1, 0) // phase_steps(steps, layers)
 
 
-def progressive(steps: int, layers: int, lower_rate: float) -> Multipliers:
+def progressive(steps: int, layers: int, lower_layer_lr_scale: float) -> Multipliers:
     """One layer at a time from the bottom; nothing outside the blocks moves.
 
     In each phase of T = steps // layers the rate rises within a tenth of it and then falls by a
     tenth: bg(u) = min(0.9 + 0.1 sqrt(1 - u), 10 u), u = (t mod T) / T. The multiplier is
-    3 bg m with m = 1 for the active layer, `lower_rate` for those below, 0 for those above.
+    3 bg m with m = 1 for the active layer, `lower_layer_lr_scale` for those below, 0 for those
+    above.
 
     Source: paper section 3.5; the authors' optimiser.
     """
@@ -75,7 +77,7 @@ def progressive(steps: int, layers: int, lower_rate: float) -> Multipliers:
         shape = PROGRESSIVE_PEAK * jnp.minimum(0.9 + 0.1 * jnp.sqrt(1.0 - u), 10.0 * u)
         reached_N = step > first_N
         active_N = reached_N & (step <= first_N + length)
-        m_N = jnp.where(active_N, 1.0, jnp.where(reached_N, lower_rate, 0.0))
+        m_N = jnp.where(active_N, 1.0, jnp.where(reached_N, lower_layer_lr_scale, 0.0))
         return Multiplier(shape * m_N, jnp.float32(0.0))
 
     return multiplier

@@ -17,10 +17,12 @@ def no_norms() -> jax.Array:
     return jnp.full(WINDOW, jnp.nan, jnp.float32)
 
 
-def is_spike(recent_norms: jax.Array, norm: jax.Array, skip_above: float) -> jax.Array:
-    """Returns whether `norm` is above `skip_above` times the median of the recent norms."""
+def is_spike(
+    recent_norms: jax.Array, norm: jax.Array, skip_gradient_norm_ratio: float
+) -> jax.Array:
+    """Returns whether `norm` is above `skip_gradient_norm_ratio` times the recent median."""
     enough = jnp.sum(~jnp.isnan(recent_norms)) >= WINDOW // 2
-    return enough & (norm > skip_above * jnp.nanmedian(recent_norms))
+    return enough & (norm > skip_gradient_norm_ratio * jnp.nanmedian(recent_norms))
 
 
 def remember(recent_norms: jax.Array, norm: jax.Array) -> jax.Array:

@@ -83,8 +83,10 @@ class Optimizer(NamedTuple):
         moments = Moments(first, second, moments.recent_norms)
         fastest = jnp.maximum(jnp.max(every.blocks_N), every.others)
         figures = {"gradient_norm": norm, "learning_rate": rate * fastest}
-        if config.skip_above:
-            spike = spike_filter.is_spike(moments.recent_norms, norm, config.skip_above)
+        if config.skip_gradient_norm_ratio:
+            spike = spike_filter.is_spike(
+                moments.recent_norms, norm, config.skip_gradient_norm_ratio
+            )
             figures["spike"] = spike.astype(jnp.float32)
         return updates, moments, figures
 
@@ -93,7 +95,7 @@ class Optimizer(NamedTuple):
 
         Where another layer's turn begins, gradients of the turn before say nothing.
         """
-        if not self.config.skip_above:
+        if not self.config.skip_gradient_norm_ratio:
             return moments
         norms = spike_filter.remember(moments.recent_norms, norm)
         if self.restart_every:
@@ -112,7 +114,7 @@ class Optimizer(NamedTuple):
             if not decays(path):
                 return u
             u = u + self.config.weight_decay * w
-            return u * trust_ratio(w, u, is_stacked(path)) if self.config.kind == "lamb" else u
+            return u * trust_ratio(w, u, is_stacked(path)) if self.config.name == "lamb" else u
 
         return jax.tree_util.tree_map_with_path(direction, first, second, params)
 

@@ -71,7 +71,7 @@ class Setting:
     def watched_teacher(self, stage: str) -> Network:
         """Returns the teacher as `stage`, whose student learns from it, computes it."""
         network = self.network(self.config.teacher.model, stage)
-        return dataclasses.replace(network, unroll=self.config.execution.teacher_unroll)
+        return dataclasses.replace(network, unroll=self.config.execution.teacher_scan_unroll)
 
     def feed(self, batch_size: int, stream: int) -> Feed:
         return Feed(
@@ -121,7 +121,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
         optimizer = Optimizer(
             settings.optimizer,
             schedules.base_rate(settings.optimizer, steps),
-            schedules.progressive(steps, layers, settings.lower_rate),
+            schedules.progressive(steps, layers, settings.lower_layer_lr_scale),
             restart_every=phase_steps(steps, layers),
         )
     else:
@@ -157,7 +157,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             objective=transfer.objective(student, teacher, config.transfer, layer),
             flops=step_flops(config, "transfer", layer),
             figures={"layer": float(layer)},
-            part=Part(blocks=(0 if config.transfer.lower_rate else layer, layer + 1)),
+            part=Part(blocks=(0 if config.transfer.lower_layer_lr_scale else layer, layer + 1)),
         )
         for layer in range(config.student.layers)
     )

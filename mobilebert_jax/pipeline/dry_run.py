@@ -15,7 +15,7 @@ def show(config: Config, console: rich.console.Console) -> None:
     console.print(f"{config.name}, seed {config.seed}, {config.precision}", markup=False)
     if set(config.stages) - set(AFTERWARDS):
         console.print(f"text: {config.data.source}", markup=False)
-        console.print(f"examples of {config.data.length} tokens")
+        console.print(f"examples of {config.data.max_seq_length} tokens")
         console.print(_networks(config))
     elif "finetune" in config.stages:
         # Sizes and tokenizer are those that the pretrained network brings.
@@ -33,7 +33,7 @@ def _networks(config: Config) -> rich.table.Table:
     table = rich.table.Table("network")
     for name in ("teacher", "student"):
         table.add_column(name, justify="right", no_wrap=True)
-    length = config.data.length
+    length = config.data.max_seq_length
     for label, values in (
         ("layers", [str(model.layers) for model in models]),
         ("hidden", [str(model.hidden) for model in models]),
@@ -78,7 +78,7 @@ def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
             how,
         )
         for name, how in (
-            ("teacher", f"masked LM + next sentence, {config.teacher.optimizer.kind}"),
+            ("teacher", f"masked LM + next sentence, {config.teacher.optimizer.name}"),
             ("transfer", _transfer_words(config)),
             (
                 "distill",
@@ -99,7 +99,7 @@ def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
 
 def _finetune_words(config: Config) -> str:
     settings, search = config.finetune, config.finetune.search
-    points = len(search.batch_sizes) * len(search.rates) * len(search.epochs)
+    points = len(search.batch_sizes) * len(search.learning_rates) * len(search.epochs)
     return (
         f"{', '.join(settings.tasks)}: {', '.join(settings.networks)}; "
         f"{points} settings x {len(search.seeds)} seeds"
@@ -115,6 +115,10 @@ def _transfer_words(config: Config) -> str:
     settings, layers = config.transfer, config.student.layers
     if settings.strategy != "progressive":
         return settings.strategy
-    lower = "frozen" if settings.lower_rate == 0 else f"at {settings.lower_rate:g} of the rate"
+    lower = (
+        "frozen"
+        if settings.lower_layer_lr_scale == 0
+        else f"at {settings.lower_layer_lr_scale:g} of the rate"
+    )
     steps = flops.steps(config, "transfer") // layers
     return f"{layers} layers x {steps:,} steps, those below {lower}"

@@ -39,7 +39,9 @@ def measure(
         "models": {},
         "feature_rms": {},
     }
-    sentence = introspection.one_sentence(tokenizer, config.evaluate.sentence, config.data.length)
+    sentence = introspection.one_sentence(
+        tokenizer, config.evaluate.fill_mask_text, config.data.max_seq_length
+    )
     maps, guesses = {}, {}
     roles = {
         "teacher": "teacher",
@@ -50,7 +52,7 @@ def measure(
     for role, (network, params) in models.items():
         figures["models"][role] = {
             "role": roles[role],
-            **size_figures(network.config, config.data.length),
+            **size_figures(network.config, config.data.max_seq_length),
             **evaluate.with_attention_worth(network, feed, batches, mesh)(params),
         }
         figures["feature_rms"][role] = introspection.feature_rms(
@@ -61,7 +63,7 @@ def measure(
             maps[role] = introspection.attention_maps(network, params, sentence).round(4).tolist()
     pieces = tokenizer.pieces(sentence["input_ids"][0].tolist())
     figures["attention"] = {"pieces": pieces, **maps}
-    figures["fill_mask"] = {"sentence": config.evaluate.sentence, "models": guesses}
+    figures["fill_mask"] = {"sentence": config.evaluate.fill_mask_text, "models": guesses}
     return figures
 
 

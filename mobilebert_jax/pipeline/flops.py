@@ -19,7 +19,7 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
     `layer` names the phase of progressive transfer; without it the mean over all phases is
     returned. Raises ValueError for a stage that does not train.
     """
-    length = config.data.length
+    length = config.data.max_seq_length
     student = sizes.forward_flops(config.student, length)
     teacher = sizes.forward_flops(config.teacher.model, length)
     if stage == "teacher":
@@ -40,16 +40,16 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
 
 def _transfer_sequence(config: Config, layer: int | None) -> float:
     """FLOPs of one sequence: in the phase of layer l only blocks 0 to l of both networks run."""
-    length, layers = config.data.length, config.student.layers
+    length, layers = config.data.max_seq_length, config.student.layers
     if config.transfer.strategy != "progressive":
         teacher = sizes.forward_flops(config.teacher.model, length)
         return 3 * sizes.forward_flops(config.student, length) + teacher
     if layer is None:
         return sum(_transfer_sequence(config, index) for index in range(layers)) / layers
-    depth = None if config.transfer.all_teacher_statistics else layer + 1
+    depth = None if config.transfer.statistics_of_all_teacher_layers else layer + 1
     teacher = sizes.forward_flops(config.teacher.model, length, layers=depth)
     forward = sizes.forward_flops(config.student, length, layers=layer + 1)
-    if config.transfer.lower_rate == 0:
+    if config.transfer.lower_layer_lr_scale == 0:
         # Everything below the active block is frozen, so the backward pass ends there.
         below = sizes.forward_flops(config.student, length, layers=layer)
         return forward + 2 * (forward - below) + teacher

@@ -74,7 +74,7 @@ def import_into(
         "tokens": 0,
         "params_sha256": params_digest(params),
         "tokenizer_digest": tokenizer_digest,
-        "held_out": None,
+        "validation_fraction": None,
     }
 
 

@@ -89,12 +89,14 @@ def run(
     check_vocabulary(config)
     mesh = make_mesh(config.execution.mesh)
     _check_batches(config, mesh)
-    if config.execution.cpu_products != "float32" and not rounds_products(config.execution, mesh):
+    if config.execution.cpu_matmul_dtype != "float32" and not rounds_products(
+        config.execution, mesh
+    ):
         console.print(
-            "[yellow]execution.cpu_products=bfloat16 has no effect here: these are not CPUs with "
-            "instructions for bfloat16[/]"
+            "[yellow]execution.cpu_matmul_dtype=bfloat16 has no effect here: these are not CPUs "
+            "with instructions for bfloat16[/]"
         )
-    this = Run(config, console, Layout(mesh, config.execution.fsdp_cuts), profile)
+    this = Run(config, console, Layout(mesh, config.execution.fsdp_shard), profile)
     graph = inputs_of(config)
     plan = {name: _artefact(this, name, inputs) for name, inputs in graph.items()}
     _check_found(config, plan)

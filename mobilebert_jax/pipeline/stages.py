@@ -95,7 +95,9 @@ def setting(this: Run) -> curriculum.Setting:
     tokenizer = records.load_tokenizer(directory)
     check_model_vocabularies(this.config, tokenizer.size)
     # A sentence that the evaluation refuses should not be found out after the training.
-    introspection.one_sentence(tokenizer, this.config.evaluate.sentence, this.config.data.length)
+    introspection.one_sentence(
+        tokenizer, this.config.evaluate.fill_mask_text, this.config.data.max_seq_length
+    )
     return curriculum.Setting(
         this.config,
         this.layout,
@@ -201,7 +203,7 @@ def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
         "spikes": SkippedSteps(artefact.directory / "skipped.jsonl", limit=1).spikes(),
         "params_sha256": state_lib.params_digest(state.params),
         "tokenizer_digest": tokenizer.digest,
-        "held_out": this.made["prepare"].science["data.held_out"],
+        "validation_fraction": this.made["prepare"].science["data.validation_fraction"],
     }
 
 

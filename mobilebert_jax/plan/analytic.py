@@ -36,18 +36,20 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     """Returns the estimated needs of one device for a step of `stage` (of that phase, if any)."""
     trained = config.teacher.model if stage == "teacher" else config.student
     taught = config.teacher.model if stage in ("transfer", "distill") else None
-    cuts_parameters = config.execution.fsdp_cuts == "parameters"
+    cuts_parameters = config.execution.fsdp_shard == "params_and_optimizer"
     held = FLOAT * sizes.pretraining_parameters(trained) / cut.model
     piece = held / cut.fsdp
-    stored = held if config.execution.fsdp_cuts == "moments" else piece
+    stored = held if config.execution.fsdp_shard == "optimizer_only" else piece
     # What a step computes with: its own copy where it begins by gathering the stored pieces.
     parameters = piece if cuts_parameters else held
-    gathers = config.execution.fsdp_cuts == "state"
+    gathers = config.execution.fsdp_shard == "params_gathered_once"
     gathered = held * _WIDTH[config.precision] / FLOAT if gathers else 0.0
     teacher = FLOAT * sizes.pretraining_parameters(taught) / cut.model if taught else 0.0
     teacher /= cut.fsdp if cuts_parameters else 1
     rows = flops.batch_size(config, stage) / (cut.data * cut.fsdp)
-    batch = rows * (3 * config.data.length + 3 * config.data.max_predictions + 1) * 4
+    batch = (
+        rows * (3 * config.data.max_seq_length + 3 * config.data.max_predictions_per_seq + 1) * 4
+    )
     layers = trained.layers if layer is None else layer + 1
     remat, parts = config.execution.remat_of(stage), config.execution.micro_batches
     activations = _activations(config, trained, remat, rows / parts, layers, cut)
@@ -55,13 +57,17 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     temporaries = gathered + gradients + activations
     memory = Memory(stored, 2 * piece, teacher, batch, temporaries)
     passes = config.execution.micro_batches
-    block = _block_bytes(config, trained, cut) * rows * config.data.length
+    block = _block_bytes(config, trained, cut) * rows * config.data.max_seq_length
     traffic = (
         passes * (2 * (gathered or parameters) + teacher)
         + 3 * stored
         + 4 * piece
         + 3 * block * layers
-        + (_block_bytes(config, taught, cut) * rows * config.data.length * layers if taught else 0)
+        + (
+            _block_bytes(config, taught, cut) * rows * config.data.max_seq_length * layers
+            if taught
+            else 0
+        )
     )
     return Compiled(
         memory,
@@ -76,9 +82,11 @@ def _activations(
     config: Config, model: ModelConfig, remat: Remat, rows: float, layers: int, cut: Cut
 ) -> float:
     """Bytes kept for the backward pass, the block being recomputed, and the masked-LM logits."""
-    tokens, width = rows * config.data.length, _WIDTH[config.precision]
+    tokens, width = rows * config.data.max_seq_length, _WIDTH[config.precision]
     inside = _block_bytes(config, model, cut)
-    scores = model.heads / min(cut.model, model.heads) * config.data.length * (FLOAT + width)
+    scores = (
+        model.heads / min(cut.model, model.heads) * config.data.max_seq_length * (FLOAT + width)
+    )
     feedforward = model.intermediate / cut.model + model.bottleneck
     kept = {
         "none": inside,
@@ -87,7 +95,7 @@ def _activations(
         "full": width * model.hidden,
     }[remat]
     recomputed = 0.0 if remat == "none" else inside
-    logits = 3 * FLOAT * rows * config.data.max_predictions * model.vocab_size / cut.model
+    logits = 3 * FLOAT * rows * config.data.max_predictions_per_seq * model.vocab_size / cut.model
     return tokens * (layers * kept + recomputed) + logits
 
 
@@ -97,7 +105,7 @@ def _block_bytes(config: Config, model: ModelConfig, cut: Cut) -> float:
     values = 3.0 * model.hidden + 6 * model.bottleneck
     values += model.feedforwards * (2 * model.intermediate / cut.model + 2 * model.bottleneck)
     heads = model.heads / math.gcd(cut.model, model.heads)
-    return width * values + heads * config.data.length * (FLOAT + width)
+    return width * values + heads * config.data.max_seq_length * (FLOAT + width)
 
 
 def _messages(config: Config, cut: Cut, held: float, teacher: float) -> list[Collective]:
@@ -110,12 +118,12 @@ def _messages(config: Config, cut: Cut, held: float, teacher: float) -> list[Col
     found = []
     if cut.fsdp > 1:
         passes = config.execution.micro_batches
-        if config.execution.fsdp_cuts == "parameters":
+        if config.execution.fsdp_shard == "params_and_optimizer":
             found.append(message("all-gather", held, cut.fsdp, 2 * passes))
             if teacher:
                 found.append(message("all-gather", teacher * cut.fsdp, cut.fsdp, passes))
         else:
-            early = config.execution.fsdp_cuts == "state"
+            early = config.execution.fsdp_shard == "params_gathered_once"
             whole = held * _WIDTH[config.precision] / FLOAT if early else held
             found.append(message("all-gather", whole, cut.fsdp, 1))
     if cut.data * cut.fsdp > 1:

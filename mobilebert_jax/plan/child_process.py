@@ -56,5 +56,5 @@ def compile_step(config: Config, topology: Topology, stage: str, layer: int | No
     """Compiles one step for the devices of `topology`, in this process."""
     devices.stay_off_hardware()
     mesh = make_mesh(config.execution.mesh, devices.compile_only(topology))
-    layout = Layout(mesh, config.execution.fsdp_cuts)
+    layout = Layout(mesh, config.execution.fsdp_shard)
     return compile_program(program(config, layout, stage, layer), config, layout)

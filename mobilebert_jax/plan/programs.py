@@ -67,7 +67,7 @@ class Textless(curriculum.Setting):
     """A setting whose feed makes one row of a batch, on a machine that has none of its devices."""
 
     def feed(self, batch_size: int, stream: int) -> Feed:
-        documents = [OneWord(4 * self.config.data.length)]
+        documents = [OneWord(4 * self.config.data.max_seq_length)]
         return Feed(
             documents, self.vocabulary, self.config.data, batch_size=batch_size, seed=0, rows=[0]
         )

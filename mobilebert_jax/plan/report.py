@@ -30,7 +30,7 @@ def show(job: Job, console: rich.console.Console) -> None:
         f"{job.cut.data} x {job.cut.fsdp} x {job.cut.model}, "
         f"micro_batches {execution.micro_batches}, remat {execution.remat} "
         f"(teacher {execution.remat_of('teacher')}), "
-        f"fsdp cuts {execution.fsdp_cuts}",
+        f"fsdp shards {execution.fsdp_shard}",
         markup=False,
     )
     if topology.libtpu is None:
@@ -159,8 +159,8 @@ def _notes(job: Job) -> list[str]:
     if not job.fits:
         notes.append(
             "to fit: more execution.micro_batches, execution.remat=full, or a larger "
-            "execution.mesh.fsdp (with execution.fsdp_cuts=parameters); --suggest searches for the "
-            "fastest that fits"
+            "execution.mesh.fsdp (with execution.fsdp_shard=params_and_optimizer); --suggest "
+            "searches for the fastest that fits"
         )
     return notes
 

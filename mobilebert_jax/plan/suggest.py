@@ -27,8 +27,11 @@ KEPT: tuple[Kept, ...] = (
     ("full", "feedforward"),
     ("full", "same"),
 )
-CUTS: tuple[Literal["parameters", "state"], ...] = ("parameters", "state")
-"""`execution.fsdp_cuts`; whole parameters (`moments`) need more memory and time than `state`."""
+CUTS: tuple[Literal["params_and_optimizer", "params_gathered_once"], ...] = (
+    "params_and_optimizer",
+    "params_gathered_once",
+)
+"""`execution.fsdp_shard`; `optimizer_only` needs more memory and time than the latter."""
 
 Make = Callable[[Config], Job]
 
@@ -108,7 +111,7 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
             micro_batches=parts,
             remat=kept[0],
             teacher_remat=kept[1],
-            fsdp_cuts=cuts,
+            fsdp_shard=cuts,
         )
         yield dataclasses.replace(config, execution=execution)
 
@@ -128,7 +131,7 @@ def overrides(config: Config, chosen: Execution) -> list[str]:
     for name in ("data", "fsdp", "model", "slices"):
         if getattr(chosen.mesh, name) != getattr(before.mesh, name):
             flags.append(f"--config.execution.mesh.{name}={getattr(chosen.mesh, name)}")
-    for name in ("micro_batches", "remat", "teacher_remat", "fsdp_cuts"):
+    for name in ("micro_batches", "remat", "teacher_remat", "fsdp_shard"):
         if getattr(chosen, name) != getattr(before, name):
             flags.append(f"--config.execution.{name}={getattr(chosen, name)}")
     return flags

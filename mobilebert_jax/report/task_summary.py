@@ -21,7 +21,7 @@ UNVERIFIED, OTHER_SPLIT = "‡", "†"
 UNVERIFIED_NOTE = f"{UNVERIFIED} not verified against the publication"
 OTHER_SPLIT_NOTE = f"{OTHER_SPLIT} our dev figure minus a test figure of the paper"
 
-_SETTINGS = {"batch_size": "batch {}", "rate": "rate {}", "epochs": "{} epochs"}
+_SETTINGS = {"batch_size": "batch {}", "learning_rate": "learning rate {}", "epochs": "{} epochs"}
 
 
 def networks_of(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -88,7 +88,7 @@ def setting(value: Any) -> str:
 
 
 def settings(point: Mapping[str, Any]) -> list[str]:
-    """Returns the settings of one point in words: batch 32, rate 5e-5, 4 epochs."""
+    """Returns the settings of one point in words: batch 32, learning rate 5e-5, 4 epochs."""
     return [
         _SETTINGS.get(name, name.replace("_", " ") + " {}").format(setting(value))
         for name, value in point.items()

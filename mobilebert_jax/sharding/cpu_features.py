@@ -28,9 +28,9 @@ def multiplies_bfloat16() -> bool:
 
 
 def rounds_products(execution: Execution, mesh: jax.sharding.Mesh) -> bool:
-    """Returns whether `execution.cpu_products` asks for bfloat16 and has an effect on `mesh`."""
+    """Returns whether `execution.cpu_matmul_dtype=bfloat16` is set and has an effect on `mesh`."""
     return (
-        execution.cpu_products == "bfloat16"
+        execution.cpu_matmul_dtype == "bfloat16"
         and mesh.devices.flat[0].platform == "cpu"
         and multiplies_bfloat16()
     )

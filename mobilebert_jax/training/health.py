@@ -41,7 +41,7 @@ class SkippedSteps:
             raise NonFinite(
                 f"{len(steps)} steps had a loss or gradient that is not finite and were not "
                 f"applied (steps {', '.join(map(str, sorted(steps)[-10:]))}); see {self._path}. "
-                "A lower peak_rate, or precision='float32', is the usual remedy; more are "
+                "A lower peak_learning_rate, or precision='float32', is the usual remedy; more are "
                 "tolerated with execution.max_nonfinite"
             )
 

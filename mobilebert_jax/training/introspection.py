@@ -26,12 +26,13 @@ def one_sentence(tokenizer: Tokenizer, sentence: str, length: int) -> dict[str, 
     blanks = [i for i, token in enumerate(ids) if token == tokenizer.mask]
     if not blanks:
         raise InputError(
-            f"evaluate.sentence={sentence!r} has no blank; write [MASK] where a word is missing"
+            f"evaluate.fill_mask_text={sentence!r} has no blank; write [MASK] where a word is "
+            "missing"
         )
     if len(ids) > length:
         raise InputError(
-            f"evaluate.sentence={sentence!r} has {len(ids)} tokens with [CLS] and [SEP]; "
-            f"data.length={length} are allowed"
+            f"evaluate.fill_mask_text={sentence!r} has {len(ids)} tokens with [CLS] and [SEP]; "
+            f"data.max_seq_length={length} are allowed"
         )
     ids_BT = np.asarray([ids], np.int32)
     return {

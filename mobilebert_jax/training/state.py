@@ -33,15 +33,15 @@ class State(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The devices, and what their axis `fsdp` cuts (`execution.fsdp_cuts`)."""
+    """The devices, and what their axis `fsdp` shards (`execution.fsdp_shard`)."""
 
     mesh: jax.sharding.Mesh
-    fsdp_cuts: str = "parameters"
+    fsdp_shard: str = "params_and_optimizer"
 
 
 def abstract_params(network: Network, layout: Layout) -> Params:
     """Returns the shapes, types and shardings of a network's parameters, computing nothing."""
-    return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts != "moments")
+    return _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_shard != "optimizer_only")
 
 
 def abstract_teacher(network: Network, layout: Layout) -> Params:
@@ -60,7 +60,7 @@ def abstract_teacher(network: Network, layout: Layout) -> Params:
             return leaf
         return jax.ShapeDtypeStruct(leaf.shape, multiplied, sharding=leaf.sharding)
 
-    held = _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_cuts == "parameters")
+    held = _abstract(network, layout.mesh, cut_fsdp=layout.fsdp_shard == "params_and_optimizer")
     read: Params = jax.tree_util.tree_map_with_path(as_read, held)
     return read
 
@@ -68,10 +68,11 @@ def abstract_teacher(network: Network, layout: Layout) -> Params:
 def gathering(network: Network, layout: Layout) -> Callable[[Params], Params]:
     """Returns what makes of a state's parameters those that a step computes with.
 
-    With `fsdp_cuts="state"` they are gathered whole, once a step and in the type of their products,
-    so that no step reads or copies all of them in float32; otherwise they are taken as they are.
+    With `fsdp_shard="params_gathered_once"` they are gathered whole, once a step and in the type of
+    their matrix multiplications, so that no step reads or copies all of them in float32; otherwise
+    they are taken as they are.
     """
-    if layout.fsdp_cuts != "state":
+    if layout.fsdp_shard != "params_gathered_once":
         return lambda params: params
     read = abstract_teacher(network, layout)
 

@@ -153,7 +153,7 @@ def synthetic() -> dict[str, Any]:
         "teacher": {"masked_lm_loss": 4.5, "masked_lm_accuracy": 0.3, "attention_worth": -0.01},
         "variants": [
             {
-                "name": name, "stage": "distill", "settings": {"transfer.attention": 0.0},
+                "name": name, "stage": "distill", "settings": {"transfer.attention_weight": 0.0},
                 "loss": spread, "trials": {"0": trial(4.95, 0.1), "1": trial(5.05, 0.2)},
             }
             for name in "abcdefghijklmn"
@@ -169,7 +169,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_every_variant(tmp_path: Pat
     assert all(address.startswith(("data:", "#")) for address in read.addresses)
     said = " ".join(read.visible.split())
     assert "Of 3 claims, 1 reproduced, 1 contrary, 1 undecided." in said
-    assert "<b>tiny</b>" in said and "transfer.attention=0.0" in said
+    assert "<b>tiny</b>" in said and "transfer.attention_weight=0.0" in said
     assert "\N{MINUS SIGN}0.050" in said and "\N{MINUS SIGN}0.010" in said
     assert json.loads((tmp_path / "ablations.json").read_text()) == synthetic()
     for colour in set(re.findall(r"var\(--([a-z-]+)\)", text)):

@@ -88,7 +88,7 @@ def test_the_ladder_adds_one_part_at_a_time() -> None:
     assert [(v.stage, v.settings) for v in ladder] == [
         ("control", {"distill.alpha": 1.0}),
         ("control", {}),
-        ("distill", {"transfer.attention": 0.0}),
+        ("distill", {"transfer.attention_weight": 0.0}),
         ("distill", {}),
     ]
 
@@ -119,7 +119,7 @@ def test_a_transfer_that_progressive_would_cut_short_is_refused() -> None:
         ({"variants": ("a distill transfer.stratgy=joint",)}, "nearest is transfer.strategy"),
         ({"variants": ("a distill distill.steps=7",)}, "cannot change distill.steps"),
         ({"variants": ("a distill seed=1",)}, "cannot change seed"),
-        ({"variants": ("a distill transfer.attention=much",)}, "must be of type float"),
+        ({"variants": ("a distill transfer.attention_weight=much",)}, "must be of type float"),
         ({"variants": ("a distill transfer.copy_embeddings=no",)}, "must be of type bool"),
         ({"variants": ("a distill transfer.strategy=joined",)}, "the nearest is 'joint'"),
         ({"variants": ("a distill distill.alpha=2",)}, "must be from 0 to 1"),

@@ -31,9 +31,9 @@ def test_the_typed_form_survives_the_config_dict(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_every_level() -> None:
-    config = overridden(seed=7, distill__alpha=0.25, teacher__optimizer__kind="adamw")
-    assert (config.seed, config.distill.alpha, config.teacher.optimizer.kind) == (7, 0.25, "adamw")
-    assert config.distill.optimizer.kind == "lamb"
+    config = overridden(seed=7, distill__alpha=0.25, teacher__optimizer__name="adamw")
+    assert (config.seed, config.distill.alpha, config.teacher.optimizer.name) == (7, 0.25, "adamw")
+    assert config.distill.optimizer.name == "lamb"
 
 
 def test_a_whole_number_is_a_float_where_a_float_is_meant() -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(path: tuple[str, ...], mess
         ("precision", "bfloat", "bfloat16"),
         ("transfer__strategy", "progresive", "progressive"),
         ("tokenizer__kind", "sentencepiece_uni", "sentencepiece_unigram"),
-        ("distill__optimizer__kind", "adam", "adamw"),
+        ("distill__optimizer__name", "adam", "adamw"),
         ("student__norm", "nonorm", "no_norm"),
         ("execution__remat", "dot", "dots"),
     ],
@@ -105,8 +105,8 @@ def test_float16_is_refused_with_the_reason(name: str) -> None:
         (("teacher", "steps"), 2.5, "int"),
         (("distill", "alpha"), "half", "float"),
         (("distill", "alpha"), True, "float"),
-        (("data", "whole_words"), "yes", "bool"),
-        (("data", "whole_words"), 1, "bool"),
+        (("data", "whole_word_mask"), "yes", "bool"),
+        (("data", "whole_word_mask"), 1, "bool"),
         (("name",), 3, "str"),
     ],
 )
@@ -138,19 +138,25 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"execution__micro_batches": 0}, "execution.micro_batches=0 must be from 1 to"),
     ({"execution__workers": -1}, "execution.workers=-1 must be from 0 to"),
     ({"distill__alpha": 1.5}, "distill.alpha=1.5 must be from 0 to 1; the nearest is 1.0"),
-    ({"data__held_out": 0.0}, "data.held_out=0.0 must be from 1e-09 to 0.99"),
+    ({"data__validation_fraction": 0.0}, "data.validation_fraction=0.0 must be from 1e-09 to 0.99"),
     (
-        {"precision": "bfloat16", "execution__cpu_products": "bfloat16"},
-        "execution.cpu_products=bfloat16 rounds the products of precision=float32; "
+        {"precision": "bfloat16", "execution__cpu_matmul_dtype": "bfloat16"},
+        "execution.cpu_matmul_dtype=bfloat16 rounds the products of precision=float32; "
         "precision=bfloat16 computes all of a block in bfloat16 already",
     ),
     ({"distill__temperature": 0.0}, "distill.temperature=0.0 must be from 0.01 to 100"),
     ({"name": "a/b"}, "name='a/b' must be a plain folder name"),
     ({"name": ""}, "name='' must be a plain folder name"),
     ({"name": ".."}, "name='..' must be a plain folder name"),
-    ({"data__length": 4}, "data.length=4 must be from 8 to"),
-    ({"data__max_predictions": 200}, "data.max_predictions=200 must be at most data.length=128"),
-    ({"data__length": 1024}, "data.length=1024 exceeds teacher.model.max_positions=512"),
+    ({"data__max_seq_length": 4}, "data.max_seq_length=4 must be from 8 to"),
+    (
+        {"data__max_predictions_per_seq": 200},
+        "data.max_predictions_per_seq=200 must be at most data.max_seq_length=128",
+    ),
+    (
+        {"data__max_seq_length": 1024},
+        "data.max_seq_length=1024 exceeds teacher.model.max_positions=512",
+    ),
     ({"tokenizer__vocab_size": 40000}, "student.vocab_size=30522 is smaller than"),
     ({"execution__micro_batches": 3}, "teacher.batch_size=4096 does not divide into"),
     ({"student__heads": 3}, "student.heads=3 does not divide bottleneck=128"),
@@ -177,17 +183,24 @@ def test_contradictions_are_said_in_a_sentence(settings: dict[str, Any], sentenc
 
 
 def test_all_contradictions_are_listed_at_once() -> None:
-    settings = {"distill__alpha": 2.0, "data__length": 1024, "name": "a/b", "student__heads": 3}
+    settings = {
+        "distill__alpha": 2.0,
+        "data__max_seq_length": 1024,
+        "name": "a/b",
+        "student__heads": 3,
+    }
     lines = refusal(**settings).splitlines()
     assert lines[0] == "the configuration cannot be used:"
-    for key in ("distill.alpha=", "data.length=1024", "name='a/b'", "student.heads=3"):
+    for key in ("distill.alpha=", "data.max_seq_length=1024", "name='a/b'", "student.heads=3"):
         assert any(line.startswith(f"  - {key}") for line in lines), key
 
 
 def test_a_wrong_value_has_no_part_in_a_contradiction() -> None:
-    message = refusal(data__length=4, transfer__steps=0, tokenizer__kind="sentence", seed=-1)
+    message = refusal(
+        data__max_seq_length=4, transfer__steps=0, tokenizer__kind="sentence", seed=-1
+    )
     assert len(message.splitlines()) == 5
-    assert "max_predictions" not in message and "leaves no step" not in message
+    assert "max_predictions_per_seq" not in message and "leaves no step" not in message
 
 
 def test_what_is_not_contradictory_passes() -> None:

@@ -24,7 +24,7 @@ VOCABULARY = Vocabulary(
     ordinary=np.arange(SPECIALS, SIZE, dtype=np.int32),
     starts_word_V=np.ones(SIZE, bool),
 )
-DATA = schema.Data(length=24, max_predictions=4)
+DATA = schema.Data(max_seq_length=24, max_predictions_per_seq=4)
 
 
 class BrokenDocuments(ListDocuments):
@@ -184,7 +184,7 @@ def test_iterating_is_indexing(start, count, prefetch):
 
 def test_batches_are_made_ahead_but_not_further_than_asked():
     documents = ListDocuments([[40, 1]] * 4)
-    data = schema.Data(length=24, max_predictions=4, short_rate=0.0)
+    data = schema.Data(max_seq_length=24, max_predictions_per_seq=4, short_seq_prob=0.0)
     reference = ListDocuments([[40, 1]] * 4)
     for step in range(5):
         feed_of(reference, data=data)[step]

@@ -11,24 +11,24 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**32)
 
 
-def walked(sentence_lengths, length, short_rate, seed, count):
+def walked(sentence_lengths, length, short_seq_prob, seed, count):
     """The first `count` pairs of one document."""
     lengths = np.array(sentence_lengths, np.int32)
     stream = np.repeat(counter_rng.streams(seed), count)
-    found = pairs.nth_pairs([lengths] * count, np.arange(count), stream, length, short_rate)
+    found = pairs.nth_pairs([lengths] * count, np.arange(count), stream, length, short_seq_prob)
     return [pairs.Pairs(*row) for row in zip(*(array.tolist() for array in found), strict=True)]
 
 
-def one_walk(sentence_lengths, length, short_rate, seed):
+def one_walk(sentence_lengths, length, short_seq_prob, seed):
     """The pairs up to the end of the document."""
     room = length - 3
     pieces = sum(-(-n // (room // 2)) if n > room else 1 for n in sentence_lengths)
-    found = walked(sentence_lengths, length, short_rate, seed, pieces)
+    found = walked(sentence_lengths, length, short_seq_prob, seed, pieces)
     end = next(i for i, pair in enumerate(found) if pair.stop == sum(sentence_lengths))
     return found[: end + 1]
 
 
-def bert_walk(sentence_lengths, length, short_rate, seed, walk=0, drawn=0):
+def bert_walk(sentence_lengths, length, short_seq_prob, seed, walk=0, drawn=0):
     """The loop over sentences as BERT describes it, gathering one sentence at a time.
 
     `drawn` pairs of earlier walks have used up as many choices.
@@ -41,7 +41,7 @@ def bert_walk(sentence_lengths, length, short_rate, seed, walk=0, drawn=0):
 
     capacity = length - 3
     target = capacity
-    if choice(pairs._SHORT, walk) < short_rate:
+    if choice(pairs._SHORT, walk) < short_seq_prob:
         target = 2 + int(choice(pairs._TARGET, walk) * (capacity - 1))
     found, gathered, i = [], [], 0
     while i < len(sentence_lengths):
@@ -62,12 +62,12 @@ def bert_walk(sentence_lengths, length, short_rate, seed, walk=0, drawn=0):
 
 
 @given(LENGTHS, st.sampled_from([16, 64, 320]), st.floats(0, 1), SEEDS)
-def test_walks_are_berts(sentence_lengths, length, short_rate, seed):
+def test_walks_are_berts(sentence_lengths, length, short_seq_prob, seed):
     sentence_lengths = [min(n, length - 3) for n in sentence_lengths]
     offsets = [0, *np.cumsum(sentence_lengths).tolist()]
-    expected = bert_walk(sentence_lengths, length, short_rate, seed)
-    expected += bert_walk(sentence_lengths, length, short_rate, seed, 1, len(expected))
-    found = walked(sentence_lengths, length, short_rate, seed, len(expected))
+    expected = bert_walk(sentence_lengths, length, short_seq_prob, seed)
+    expected += bert_walk(sentence_lengths, length, short_seq_prob, seed, 1, len(expected))
+    found = walked(sentence_lengths, length, short_seq_prob, seed, len(expected))
     for pair, (in_a, in_b, target) in zip(found, expected, strict=True):
         assert (pair.start, pair.middle) == (offsets[in_a[0]], offsets[in_a[-1] + 1])
         assert pair.stop == offsets[(in_b or in_a)[-1] + 1]
@@ -75,8 +75,8 @@ def test_walks_are_berts(sentence_lengths, length, short_rate, seed):
 
 
 @given(LENGTHS, st.integers(8, 160), st.floats(0, 1), SEEDS)
-def test_a_walk_loses_no_token(sentence_lengths, length, short_rate, seed):
-    found = one_walk(sentence_lengths, length, short_rate, seed)
+def test_a_walk_loses_no_token(sentence_lengths, length, short_seq_prob, seed):
+    found = one_walk(sentence_lengths, length, short_seq_prob, seed)
     assert [p.start for p in found] == [0, *(p.stop for p in found[:-1])]
     assert found[-1].stop == sum(sentence_lengths)
     assert all(p.start < p.middle <= p.stop for p in found)

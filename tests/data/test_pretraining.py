@@ -24,7 +24,7 @@ def vocabulary_of(size, starts_word_V=None):
 
 
 def examples(documents, indices, epochs, data, vocabulary=None, seed=0, source=0):
-    starts = pairs.example_starts(documents.token_counts, data.length)
+    starts = pairs.example_starts(documents.token_counts, data.max_seq_length)
     vocabulary = vocabulary or vocabulary_of(documents.vocabulary_size)
     return pretraining.examples(
         documents,
@@ -45,7 +45,7 @@ def example(documents, index, data, vocabulary=None, *, epoch=0, **name):
 
 def all_examples(documents, data, epochs):
     """Every example of so many epochs."""
-    total = int(pairs.example_starts(documents.token_counts, data.length)[-1])
+    total = int(pairs.example_starts(documents.token_counts, data.max_seq_length)[-1])
     found = [
         examples(documents, np.arange(total), np.full(total, epoch), data)
         for epoch in range(epochs)
@@ -73,7 +73,7 @@ def segments(found):
 def test_half_of_the_pairs_of_short_documents_are_random():
     """A walk that begins with a true pair ends sooner; that must not make true pairs likelier."""
     documents = ListDocuments([[6, 6, 6]] * 50)
-    data = schema.Data(length=64, max_predictions=9, short_rate=0.0)
+    data = schema.Data(max_seq_length=64, max_predictions_per_seq=9, short_seq_prob=0.0)
     labels = all_examples(documents, data, 40)["next_sentence_labels"]
     assert len(labels) == 2000
     assert np.mean(labels) == pytest.approx(0.5, abs=5 * 0.5 / len(labels) ** 0.5)
@@ -85,30 +85,30 @@ CORPORA = st.lists(LENGTHS, min_size=2, max_size=5).map(ListDocuments)
 DATA = st.builds(
     schema.Data,
     length=st.integers(8, 140),
-    max_predictions=st.integers(1, 8),
-    mask_rate=st.floats(0, 1),
-    short_rate=st.floats(0, 1),
-    whole_words=st.booleans(),
+    max_predictions_per_seq=st.integers(1, 8),
+    masked_lm_prob=st.floats(0, 1),
+    short_seq_prob=st.floats(0, 1),
+    whole_word_mask=st.booleans(),
 )
 
 
 @given(CORPORA, DATA, st.integers(0, 10**6), st.integers(0, 2**40))
 @settings(max_examples=200)
 def test_layout_and_segments(documents, data, draw, seed):
-    starts = pairs.example_starts(documents.token_counts, data.length)
+    starts = pairs.example_starts(documents.token_counts, data.max_seq_length)
     index = draw % int(starts[-1])
     found = example(documents, index, data, seed=seed)
     used = int(found["input_mask"].sum())
     a, b = segments(found)
-    assert len(a) >= 1 and len(b) >= 1 and used == len(a) + len(b) + 3 <= data.length
+    assert len(a) >= 1 and len(b) >= 1 and used == len(a) + len(b) + 3 <= data.max_seq_length
     ids = restored(found)
     separators = [len(a) + 1, used - 1]
     assert ids[0] == CLS and np.flatnonzero(ids == SEP).tolist() == separators
-    assert (ids[used:] == PAD).all() and (ids == PAD).sum() == data.length - used
-    expected_segment = np.zeros(data.length)
+    assert (ids[used:] == PAD).all() and (ids == PAD).sum() == data.max_seq_length - used
+    expected_segment = np.zeros(data.max_seq_length)
     expected_segment[len(a) + 2 : used] = 1
     assert (found["segment_ids"] == expected_segment).all()
-    assert (found["input_mask"] == (np.arange(data.length) < used)).all()
+    assert (found["input_mask"] == (np.arange(data.max_seq_length) < used)).all()
 
     assert (np.diff(a) == 1).all() and (np.diff(b) == 1).all()
     own = int(np.searchsorted(starts, index, side="right")) - 1
@@ -127,8 +127,8 @@ def test_predictions(documents, data, seed):
     found = example(documents, 0, data, seed=seed)
     used, weights = int(found["input_mask"].sum()), found["masked_lm_weights"]
     count = int(weights.sum())
-    assert (weights == (np.arange(data.max_predictions) < count)).all()
-    wanted = min(data.max_predictions, max(1, round((used - 3) * data.mask_rate)))
+    assert (weights == (np.arange(data.max_predictions_per_seq) < count)).all()
+    wanted = min(data.max_predictions_per_seq, max(1, round((used - 3) * data.masked_lm_prob)))
     assert count == wanted  # every piece is a word of its own here
     positions = found["masked_lm_positions"]
     assert (positions[count:] == 0).all() and (found["masked_lm_ids"][count:] == 0).all()
@@ -144,7 +144,7 @@ def test_predictions(documents, data, seed):
 
 def test_types_and_shapes():
     documents = ListDocuments([[9, 9, 9], [9, 9]])
-    found = example(documents, 0, schema.Data(length=32, max_predictions=5))
+    found = example(documents, 0, schema.Data(max_seq_length=32, max_predictions_per_seq=5))
     assert {name: (a.shape, a.dtype.name) for name, a in found.items()} == {
         "input_ids": ((32,), "int32"),
         "input_mask": ((32,), "int32"),
@@ -171,7 +171,7 @@ def test_every_part_of_the_key_matters():
 
 @given(CORPORA, DATA, st.integers(0, 2**40))
 def test_an_example_does_not_depend_on_the_others_of_its_batch(documents, data, seed):
-    total = int(pairs.example_starts(documents.token_counts, data.length)[-1])
+    total = int(pairs.example_starts(documents.token_counts, data.max_seq_length)[-1])
     indices, epochs = np.arange(7) * 5 % total, np.arange(7) % 3
     together = examples(documents, indices, epochs, data, seed=seed)
     for row in range(7):
@@ -182,8 +182,13 @@ def test_an_example_does_not_depend_on_the_others_of_its_batch(documents, data, 
 def test_the_same_examples_everywhere():
     documents = ListDocuments([[7, 12, 30, 9] * 6, [5] * 40, [200, 3]])
     digest = hashlib.sha256()
-    for whole_words in (False, True):
-        data = schema.Data(length=64, max_predictions=9, whole_words=whole_words, short_rate=0.5)
+    for whole_word_mask in (False, True):
+        data = schema.Data(
+            max_seq_length=64,
+            max_predictions_per_seq=9,
+            whole_word_mask=whole_word_mask,
+            short_seq_prob=0.5,
+        )
         starts_word_V = np.arange(documents.vocabulary_size) % 3 > 0
         vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
         indices, epochs = np.tile(np.arange(10), 20), np.repeat(np.arange(20), 10)
@@ -198,7 +203,7 @@ def test_the_same_examples_everywhere():
 
 def test_mask_rate_and_shares():
     documents = ListDocuments([[20] * 300, [20] * 300])
-    data = schema.Data(short_rate=0.0)
+    data = schema.Data(short_seq_prob=0.0)
     found = all_examples(documents, data, 20)
     predicted = found["masked_lm_weights"] == 1
     row, _ = np.nonzero(predicted)
@@ -235,7 +240,7 @@ def test_random_replacements_are_uniform_over_ordinary_tokens():
 
 def test_next_sentence_labels_are_about_half_random():
     documents = ListDocuments([[10] * 400] * 3)
-    data = schema.Data(short_rate=0.0)
+    data = schema.Data(short_seq_prob=0.0)
     labels = all_examples(documents, data, 30)["next_sentence_labels"]
     assert len(labels) > 2500
     # Walks make pairs that share draws, and end in a forced one: a wider bound than a coin's.
@@ -244,7 +249,7 @@ def test_next_sentence_labels_are_about_half_random():
 
 def test_random_segments_come_from_all_other_documents():
     documents = ListDocuments([[30] * 4] * 6)
-    data = schema.Data(length=32)
+    data = schema.Data(max_seq_length=32)
     others = set()
     for epoch in range(300):
         found = example(documents, 0, data, epoch=epoch)
@@ -258,11 +263,16 @@ def test_random_segments_come_from_all_other_documents():
 
 @given(CORPORA, st.data(), st.integers(8, 100), st.integers(1, 20), st.floats(0, 0.6))
 @settings(max_examples=200)
-def test_whole_words_stay_together(documents, draw, length, most, mask_rate):
+def test_whole_words_stay_together(documents, draw, length, most, masked_lm_prob):
     seed = draw.draw(st.integers(0, 2**32))
     starts_word_V = np.random.default_rng(seed).random(documents.vocabulary_size) < 0.5
     vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
-    data = schema.Data(length=length, max_predictions=most, mask_rate=mask_rate, whole_words=True)
+    data = schema.Data(
+        max_seq_length=length,
+        max_predictions_per_seq=most,
+        masked_lm_prob=masked_lm_prob,
+        whole_word_mask=True,
+    )
     found = example(documents, 0, data, vocabulary, seed=seed)
     count = int(found["masked_lm_weights"].sum())
     predicted = np.zeros(length, bool)
@@ -276,7 +286,7 @@ def test_whole_words_stay_together(documents, draw, length, most, mask_rate):
             words[-1].append(begin + offset)
     hit = [word for word in words if predicted[word].any()]
     broken = [word for word in hit if not predicted[word].all()]
-    wanted = min(most, max(1, round((len(a) + len(b)) * mask_rate)))
+    wanted = min(most, max(1, round((len(a) + len(b)) * masked_lm_prob)))
     shortest = min(len(word) for word in words)
     assert 1 <= count <= most
     if shortest > wanted:
@@ -289,7 +299,7 @@ def test_whole_words_reach_the_mask_rate():
     documents = ListDocuments([[20] * 100, [20] * 100])
     starts_word_V = np.arange(documents.vocabulary_size) % 4 != 0
     vocabulary = vocabulary_of(documents.vocabulary_size, starts_word_V)
-    data = schema.Data(whole_words=True, short_rate=0.0)
+    data = schema.Data(whole_word_mask=True, short_seq_prob=0.0)
     found = [example(documents, 0, data, vocabulary, epoch=epoch) for epoch in range(100)]
     counts = [e["masked_lm_weights"].sum() for e in found if e["input_mask"].all()]
     assert len(counts) > 50 and set(counts) == {19}

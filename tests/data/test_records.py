@@ -50,7 +50,7 @@ dataset.write_metadata = dying("metadata", dataset.write_metadata)
 
 if __name__ == "__main__":
     records.prepare(
-        schema.Data(source=sys.argv[1], held_out=0.2), schema.Tokenizer(vocab_size=90),
+        schema.Data(source=sys.argv[1], validation_fraction=0.2), schema.Tokenizer(vocab_size=90),
         Path(sys.argv[2]), int(sys.argv[4]), lambda phase, done, total: die_at(phase),
         Path(sys.argv[2] + ".cache"),
     )
@@ -71,7 +71,7 @@ def write_corpus(path: Path, documents: int = 120, seed: int = 0) -> str:
 
 def prepare(source: str, directory: Path, workers: int = 1, progress=None, **data) -> dict:
     return records.prepare(
-        schema.Data(source=source, **{"held_out": 0.2, **data}),
+        schema.Data(source=source, **{"validation_fraction": 0.2, **data}),
         SETTINGS,
         directory,
         workers,
@@ -355,7 +355,7 @@ def test_a_source_never_has_more_units_than_readers_can_open(tmp_path, monkeypat
 def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
     source, out = unbroken
     vocab = out / "tokenizer/vocab.txt"
-    data = schema.Data(source=source, held_out=0.2)
+    data = schema.Data(source=source, validation_fraction=0.2)
     settings = schema.Tokenizer(path=str(vocab))
     phases = set()
     records.prepare(
@@ -371,7 +371,7 @@ def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
 )
 def test_an_empty_split_is_refused(tmp_path, held_out, message, unbroken):
     settings = schema.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
-    data = schema.Data(source=unbroken[0], held_out=held_out)
+    data = schema.Data(source=unbroken[0], validation_fraction=held_out)
     with pytest.raises(InputError, match=message):
         records.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
     assert not (tmp_path / "out/manifest.json").exists()

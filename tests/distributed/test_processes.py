@@ -25,7 +25,7 @@ PATIENCE = 900.0
 TRAINED = ("teacher", "transfer", "distill", "twin")
 HEARTBEAT = 12
 """Seconds; processes that share two cores may be silent for some."""
-QUICK_NOTICE = (f"--config.execution.heartbeat_seconds={HEARTBEAT}",)
+QUICK_NOTICE = (f"--config.execution.heartbeat_timeout_seconds={HEARTBEAT}",)
 Processes = list[subprocess.Popen[str]]
 Start = Callable[..., Processes]
 
@@ -136,7 +136,7 @@ def test_two_processes_have_the_numbers_of_one(
         "--config.finetune.tasks=classify",
         f"--config.finetune.files.train={table}",
         f"--config.finetune.files.dev={table}",
-        "--config.finetune.length=16",
+        "--config.finetune.max_seq_length=16",
         "--config.finetune.search.batch_sizes=8",
         "--config.finetune.search.seeds=0",
     )
@@ -157,7 +157,7 @@ def test_two_processes_have_the_numbers_of_one(
 
 
 def test_a_mistake_ends_every_process_with_2(start: Start, folders: Callable[[str], Path]) -> None:
-    processes = start(folders("mistaken"), 2, 2, "--config.evaluate.sentence=no blank here")
+    processes = start(folders("mistaken"), 2, 2, "--config.evaluate.fill_mask_text=no blank here")
     said = outputs(processes)
     assert 2 in [process.returncode for process in processes], said
     assert any("has no mask" in text for text in said)
@@ -218,7 +218,7 @@ def test_a_process_that_hangs_ends_all_with_their_stacks(
 ) -> None:
     folder = folders("hung")
     # The watchdog's limit is below that of the heartbeat, which would notice a stopped process too.
-    limit = "--config.execution.hang_minutes=1"
+    limit = "--config.execution.watchdog_minutes=1"
     processes = start(folder, 2, 2, limit, "--config.teacher.steps=100000")
     wait_for_step(folder, "teacher", 3, processes)
     stopped = processes[1]

@@ -39,12 +39,12 @@ def settings(folder: Path) -> dict[str, Any]:
         "finetune__tasks": ("classify",),
         "finetune__files__train": str(table),
         "finetune__files__dev": str(table),
-        "finetune__length": 16,
+        "finetune__max_seq_length": 16,
         "finetune__search__batch_sizes": (8,),
-        "finetune__search__rates": (1e-2,),
+        "finetune__search__learning_rates": (1e-2,),
         "finetune__search__epochs": (8,),
         "finetune__search__seeds": (0,),
-        "data__length": 16,
+        "data__max_seq_length": 16,
     }
 
 
@@ -169,7 +169,7 @@ def test_what_was_exported_is_fine_tuned_again_and_for_8_bits(runs: Path, tmp_pa
         stages=("finetune",),
         finetune__pretrained=str(trial),
         finetune__quantized=True,
-        **{**settings(tmp_path), "finetune__search__rates": (1e-4,)},
+        **{**settings(tmp_path), "finetune__search__learning_rates": (1e-4,)},
     )
     # It goes on from the output layer that it had: these epochs at this rate learn nothing anew.
     assert "accuracy 100.0" in run(aware)

@@ -35,8 +35,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "search.batch_sizes holds 0, which must be from 1 to 10,000,000",
     ),
     ({"search__batch_sizes": ()}, "search.batch_sizes is empty; it must hold at least one number"),
-    ({"search__rates": (0.0, 1e-5)}, "search.rates holds 0.0, which must be from 1e-12 to 10"),
-    ({"search__rates": (-1e-5,)}, "search.rates holds -1e-05, which must be from 1e-12"),
+    (
+        {"search__learning_rates": (0.0, 1e-5)},
+        "search.learning_rates holds 0.0, which must be from 1e-12 to 10",
+    ),
+    (
+        {"search__learning_rates": (-1e-5,)},
+        "search.learning_rates holds -1e-05, which must be from 1e-12",
+    ),
     ({"search__epochs": (0,)}, "search.epochs holds 0, which must be from 1 to"),
     ({"search__seeds": (-1, 0)}, "search.seeds holds -1, which must be from 0 to 4,294,967,295"),
     ({"search__seeds": (0, 1 << 32)}, "search.seeds holds 4294967296, which must be from 0"),
@@ -50,18 +56,21 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"search__seeds": ()}, "search.seeds is empty; it must hold at least one number"),
     ({"search__seeds": (1, 1)}, "finetune.search.seeds=(1, 1) names a value twice"),
-    ({"search__rates": (1e-5, 1e-5)}, "finetune.search.rates=(1e-05, 1e-05) names a value twice"),
-    ({"dropout": 1.0}, "finetune.dropout=1.0 must be from 0 to 0.99"),
-    ({"warmup": -0.1}, "finetune.warmup=-0.1 must be from 0 to 0.99"),
-    ({"length": 7}, "finetune.length=7 must be from 8 to"),
-    ({"span__stride": 0}, "finetune.span.stride=0 must be from 1 to"),
-    ({"span__query_length": 0}, "finetune.span.query_length=0 must be from 1"),
-    ({"span__answer_length": 0}, "finetune.span.answer_length=0 must be from 1"),
-    ({"span__n_best": 0}, "finetune.span.n_best=0 must be from 1"),
     (
-        {"span__length": 67},
-        "finetune.span.length=67 leaves no room for the text beside a question of "
-        "finetune.span.query_length=64 tokens and 3 special ones; it must be at least 68",
+        {"search__learning_rates": (1e-5, 1e-5)},
+        "finetune.search.learning_rates=(1e-05, 1e-05) names a value twice",
+    ),
+    ({"classifier_dropout": 1.0}, "finetune.classifier_dropout=1.0 must be from 0 to 0.99"),
+    ({"warmup_proportion": -0.1}, "finetune.warmup_proportion=-0.1 must be from 0 to 0.99"),
+    ({"max_seq_length": 7}, "finetune.max_seq_length=7 must be from 8 to"),
+    ({"squad__doc_stride": 0}, "finetune.squad.doc_stride=0 must be from 1 to"),
+    ({"squad__max_query_length": 0}, "finetune.squad.max_query_length=0 must be from 1"),
+    ({"squad__max_answer_length": 0}, "finetune.squad.max_answer_length=0 must be from 1"),
+    ({"squad__n_best_size": 0}, "finetune.squad.n_best_size=0 must be from 1"),
+    (
+        {"squad__max_seq_length": 67},
+        "finetune.squad.max_seq_length=67 leaves no room for the text beside a question of "
+        "finetune.squad.max_query_length=64 tokens and 3 special ones; it must be at least 68",
     ),
     ({"tasks": ("classify",)}, "the task 'classify' needs finetune.files.train and finetune.files"),
     ({"tasks": ("tag",), "files__train": "a"}, "the task 'tag' needs finetune.files.train and"),
@@ -89,10 +98,15 @@ def test_contradictions_are_said_in_a_sentence(settings: dict[str, Any], sentenc
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
-    message = refusal(tasks=("sst2",), networks=(), search__rates=(0.0,), length=1)
+    message = refusal(tasks=("sst2",), networks=(), search__learning_rates=(0.0,), max_seq_length=1)
     lines = message.splitlines()
     assert lines[0] == "the configuration cannot be used:"
-    for key in ("finetune.tasks", "finetune.networks", "finetune.search.rates", "finetune.length"):
+    for key in (
+        "finetune.tasks",
+        "finetune.networks",
+        "finetune.search.learning_rates",
+        "finetune.max_seq_length",
+    ):
         assert any(line.startswith(f"  - {key}") for line in lines), key
 
 
@@ -102,7 +116,12 @@ def test_all_mistakes_are_listed_at_once() -> None:
         Finetune(tasks=("cola", "squad_v1.1", "squad_v2.0", "odd_man_out")),
         Finetune(tasks=("mnli", "classify"), files=Files(train="a.csv", dev="b.csv")),
         Finetune(tasks=("squad_v2.0",), files=Files(train="a.json", dev="b.json", test="c.json")),
-        Finetune(tasks=("tag",), files=Files(train="a", dev="b"), dropout=0.0, warmup=0.0),
+        Finetune(
+            tasks=("tag",),
+            files=Files(train="a", dev="b"),
+            classifier_dropout=0.0,
+            warmup_proportion=0.0,
+        ),
     ],
 )
 def test_what_is_not_contradictory_passes(finetune: Finetune) -> None:
@@ -121,10 +140,10 @@ def parsed(*overrides: str) -> Finetune:
 @pytest.mark.parametrize(
     ("override", "found"),
     [
-        ("search.rates=1e-5,3e-5", (1e-5, 3e-5)),
-        ("search.rates=1e-5", (1e-5,)),
-        ("search.rates=1", (1.0,)),
-        ("search.rates=(1e-5, 3e-5)", (1e-5, 3e-5)),
+        ("search.learning_rates=1e-5,3e-5", (1e-5, 3e-5)),
+        ("search.learning_rates=1e-5", (1e-5,)),
+        ("search.learning_rates=1", (1.0,)),
+        ("search.learning_rates=(1e-5, 3e-5)", (1e-5, 3e-5)),
         ("search.seeds=3", (3,)),
         ("search.seeds=0,1,2", (0, 1, 2)),
         ("search.batch_sizes=16,32,48", (16, 32, 48)),
@@ -147,13 +166,19 @@ def test_lists_come_from_the_command_line(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.rates=fast", "finetune.search.rates='fast' must be a list of float"),
-        ("search.rates=1e-5,fast", "finetune.search.rates='1e-5,fast' must be a list of float"),
+        (
+            "search.learning_rates=fast",
+            "finetune.search.learning_rates='fast' must be a list of float",
+        ),
+        (
+            "search.learning_rates=1e-5,fast",
+            "finetune.search.learning_rates='1e-5,fast' must be a list of float",
+        ),
         ("search.seeds=1.5", "finetune.search.seeds='1.5' must be a list of int"),
         ("search.epochs=some", "finetune.search.epochs='some' must be a list of int"),
         ("search.batch_sizes=16,big", "finetune.search.batch_sizes='16,big' must be a list of int"),
         ("search.rate=1e-5", "there is no setting config.finetune.search.rate; the nearest is"),
-        ("dropout=half", "finetune.dropout"),
+        ("dropout=half", "finetune.classifier_dropout"),
         ("tasks=", "finetune.tasks is empty"),
     ],
 )

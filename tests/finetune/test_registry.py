@@ -31,8 +31,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def settings(source: Path | str = "tfds", **files: Any) -> Config:
-    finetune = Finetune(source=str(source), files=Files(**files), length=16)
-    return Config(finetune=dataclasses.replace(finetune, span=schema.Span(length=80)))
+    finetune = Finetune(source=str(source), files=Files(**files), max_seq_length=16)
+    return Config(finetune=dataclasses.replace(finetune, squad=schema.Squad(max_seq_length=80)))
 
 
 def write_glue(folder: Path, task: GlueTask) -> None:
@@ -288,6 +288,6 @@ def test_identity_of_odd_man_out_is_the_text_and_the_share(tmp_path: Path) -> No
     config = settings()
     execution = dataclasses.replace(config.execution, runs_dir=str(tmp_path / "runs"))
     found = registry.fingerprint("odd_man_out", dataclasses.replace(config, execution=execution))
-    assert found["held_out"] == Config().data.held_out
+    assert found["validation_fraction"] == Config().data.validation_fraction
     (text,) = found["sources"]
     assert "numpy" in [name for name, _ in text["distributions"]]

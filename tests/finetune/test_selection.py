@@ -89,7 +89,7 @@ def _slow_choice(values: Mapping[Point, list[int]]) -> tuple[Point, float, int]:
 
     best = max(median(runs) for runs in values.values())
     tied = [point for point, runs in values.items() if median(runs) == best]
-    point = sorted(tied, key=lambda p: (p.epochs, -p.batch_size, p.rate))[0]
+    point = sorted(tied, key=lambda p: (p.epochs, -p.batch_size, p.learning_rate))[0]
     runs = values[point]
     typical = next(
         seed

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 SWEEP: dict[str, Any] = {
     "stages": ("finetune",),
-    "finetune__length": 16,
-    "finetune__span__length": 16,
-    "finetune__span__stride": 4,
-    "finetune__span__query_length": 4,
+    "finetune__max_seq_length": 16,
+    "finetune__squad__max_seq_length": 16,
+    "finetune__squad__doc_stride": 4,
+    "finetune__squad__max_query_length": 4,
     "finetune__search__batch_sizes": (8,),
-    "finetune__search__rates": (1e-2,),
+    "finetune__search__learning_rates": (1e-2,),
     "finetune__search__epochs": (1,),
     "finetune__search__seeds": (0,),
 }
@@ -198,7 +198,7 @@ def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -
     shape = {"input_ids": [ids], "input_mask": [[1] * len(ids)], "segment_ids": [[0] * len(ids)]}
     assert model(params, **shape)["logits"][0, 0] == pytest.approx(predicted[0], abs=0.1)
     further = {"finetune__pretrained": str(trial), "name": "further"}
-    run(sweep("classify", **{**settings, **further, "finetune__search__rates": (1e-9,)}))
+    run(sweep("classify", **{**settings, **further, "finetune__search__learning_rates": (1e-9,)}))
     again = json.loads((tmp_path / "runs/further/results.json").read_text())["finetune"]
     assert figures(again)["classify"] == pytest.approx(figures(found)["classify"], abs=1e-2)
 
@@ -216,7 +216,7 @@ def test_tags_of_own_files_run_too(sweep: Sweep, tmp_path: Path) -> None:
 def test_settings_at_which_nothing_is_finite_are_named(sweep: Sweep) -> None:
     def diverging(config: Config) -> Config:
         """No setting allows such a rate; gradients of an unlucky network may act like one."""
-        search = dataclasses.replace(config.finetune.search, rates=(1e30,))
+        search = dataclasses.replace(config.finetune.search, learning_rates=(1e30,))
         return dataclasses.replace(
             config, finetune=dataclasses.replace(config.finetune, search=search)
         )
@@ -234,11 +234,11 @@ def test_steps_that_were_left_out_are_reported(
         trial_lib,
         "_train_and_score",
         lambda subject, trial, point, seed: {
-            **fake_trial(trial.directory, point.rate, seed),
+            **fake_trial(trial.directory, point.learning_rate, seed),
             "skipped_steps": seed,
         },
     )
-    seeds = {"finetune__search__rates": (1e-3, 1e-2), "finetune__search__seeds": (0, 1, 2)}
+    seeds = {"finetune__search__learning_rates": (1e-3, 1e-2), "finetune__search__seeds": (0, 1, 2)}
     run(sweep("rte", **seeds))
     notes = outcome(tmp_path)["tasks"][0]["notes"]
     assert notes["steps of the student that were not finite and left out"] == 3
@@ -282,12 +282,15 @@ def test_the_median_seed_is_reported_and_keeps_its_checkpoint(
     monkeypatch.setattr(
         trial_lib,
         "_train_and_score",
-        lambda subject, trial, point, seed: fake_trial(trial.directory, point.rate, seed),
+        lambda subject, trial, point, seed: fake_trial(trial.directory, point.learning_rate, seed),
     )
-    points = {"finetune__search__rates": (1e-3, 1e-2), "finetune__search__seeds": (0, 1, 2)}
+    points = {
+        "finetune__search__learning_rates": (1e-3, 1e-2),
+        "finetune__search__seeds": (0, 1, 2),
+    }
     run(sweep("rte", **points))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
-    assert network["point"]["rate"] == 1e-2
+    assert network["point"]["learning_rate"] == 1e-2
     (figure,) = network["figures"]
     assert (figure["median"], figure["minimum"], figure["maximum"]) == (61.0, 52.0, 99.0)
     made = tmp_path / "runs/tiny"
@@ -299,7 +302,7 @@ def test_the_median_seed_is_reported_and_keeps_its_checkpoint(
     lost = next(p for p in (made / "trials").iterdir() if p.name != Path(network["folder"]).name)
     gone = refusal(sweep("rte", finetune__pretrained=str(lost)))
     assert f"{lost}: its parameters are gone" in gone and Path(network["folder"]).name in gone
-    run(sweep("rte", **{**points, "finetune__search__rates": (1e-3,)}))
+    run(sweep("rte", **{**points, "finetune__search__learning_rates": (1e-3,)}))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
     assert (made / network["folder"] / "checkpoints").is_dir()
 
@@ -310,12 +313,12 @@ def test_a_sweep_spares_what_another_reports_whatever_the_folder_is_called(
     monkeypatch.setattr(
         trial_lib,
         "_train_and_score",
-        lambda subject, trial, point, seed: fake_trial(trial.directory, point.rate, seed),
+        lambda subject, trial, point, seed: fake_trial(trial.directory, point.learning_rate, seed),
     )
-    run(sweep("rte", finetune__search__rates=(1e-3,)))
+    run(sweep("rte", finetune__search__learning_rates=(1e-3,)))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
     monkeypatch.chdir(tmp_path)
-    rates = {"finetune__search__rates": (1e-3, 1e-2), "execution__runs_dir": "runs"}
+    rates = {"finetune__search__learning_rates": (1e-3, 1e-2), "execution__runs_dir": "runs"}
     run(sweep("rte", **rates))
     assert Path("runs/tiny", network["folder"], "checkpoints").is_dir()
 
@@ -357,8 +360,8 @@ def test_what_cannot_be_fine_tuned_is_refused(
     assert "finetune.pretrained" in nowhere and "manifest.json" in nowhere
     alone = refusal(sweep("rte", finetune__pretrained=""))
     assert "finetune.pretrained" in alone and "distill" in alone
-    long = refusal(sweep("rte", finetune__length=32))
-    assert "finetune.length=32 exceeds the 16 positions of the student" in long
+    long = refusal(sweep("rte", finetune__max_seq_length=32))
+    assert "finetune.max_seq_length=32 exceeds the 16 positions of the student" in long
     other = tmp_path / "vocab.txt"
     other.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     vocabulary = refusal(sweep("rte", tokenizer__path=str(other), tokenizer__vocab_size=6))
@@ -377,8 +380,8 @@ def test_what_cannot_be_fine_tuned_is_refused(
     missing = refusal(sweep("rte", finetune__source=str(tmp_path / "nothing")))
     assert "nothing/RTE/train.tsv is missing" in missing and "dl.fbaipublicfiles.com" in missing
     # The pretrained stage of these tests kept a fifth of its documents from training.
-    seen = refusal(sweep("odd_man_out", data__held_out=0.3))
-    assert "data.held_out=0.3 there was 0.2" in seen
+    seen = refusal(sweep("odd_man_out", data__validation_fraction=0.3))
+    assert "data.validation_fraction=0.3 there was 0.2" in seen
 
 
 def test_mistakes_are_found_before_the_pretraining(sweep: Sweep, tmp_path: Path) -> None:
@@ -388,7 +391,7 @@ def test_mistakes_are_found_before_the_pretraining(sweep: Sweep, tmp_path: Path)
     assert "nowhere/RTE/train.tsv is missing" in missing
     assert not list((tmp_path / "runs/tiny").glob("prepare-*"))
     with pytest.raises(InputError, match="exceeds the 16 positions of the student"):
-        sweep("rte", finetune__pretrained="", finetune__length=32, **stages_of)
+        sweep("rte", finetune__pretrained="", finetune__max_seq_length=32, **stages_of)
 
 
 def test_a_network_that_is_fine_tuned_needs_its_stage(sweep: Sweep) -> None:

@@ -108,7 +108,7 @@ def test_observing_tells_the_least_and_greatest_of_every_tensor(params, batch):
 
 def test_an_update_moves_a_range_a_thousandth_of_the_way_and_nothing_else_of_it(params):
     settings = schema.Optimizer(
-        kind="adamw", peak_rate=1e-2, warmup_steps=0, decay="constant", clip_norm=1.0
+        name="adamw", peak_learning_rate=1e-2, warmup_steps=0, decay="constant", clip_norm=1.0
     )
     optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(2))
     gradients = jax.tree_util.tree_map_with_path(

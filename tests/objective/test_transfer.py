@@ -170,9 +170,9 @@ def objective(layer: int | None, **changes: Any) -> Objective:
 
 
 @functools.cache
-def compiled(layer: int | None, lower_rate: float) -> Callable[..., Sums]:
+def compiled(layer: int | None, lower_layer_lr_scale: float) -> Callable[..., Sums]:
     """Returns the compiled gradient of the stage-specialised objective."""
-    measure = objective(layer, lower_rate=lower_rate)
+    measure = objective(layer, lower_layer_lr_scale=lower_layer_lr_scale)
     return tiny.jit(functools.partial(gradient, measure))
 
 
@@ -209,7 +209,7 @@ def test_several_layers_add_up_and_are_reported_one_by_one(student: Any, teacher
 
 def test_the_authors_variants(student: Any, teacher: Any) -> None:
     """Factors divided by the number of layers; statistics of embeddings and of every layer."""
-    run = compiled_measure(1, average_layers=True, all_teacher_statistics=True)
+    run = compiled_measure(1, average_over_layers=True, statistics_of_all_teacher_layers=True)
     found = terms(run(student, teacher, BATCH, KEY))
     factors = {"feature_map": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
     for name, factor in factors.items():
@@ -280,11 +280,11 @@ STEPS = {0: 5, 1: 15, 2: 25}
 
 
 @functools.cache
-def update(lower_rate: float) -> Callable[..., Any]:
+def update(lower_layer_lr_scale: float) -> Callable[..., Any]:
     optimizer = Optimizer(
         PUBLISHED.optimizer,
         schedules.base_rate(PUBLISHED.optimizer, T * tiny.LAYERS),
-        schedules.progressive(T * tiny.LAYERS, tiny.LAYERS, lower_rate),
+        schedules.progressive(T * tiny.LAYERS, tiny.LAYERS, lower_layer_lr_scale),
         restart_every=T,
     )
     return tiny.jit(optimizer.update)
@@ -309,32 +309,35 @@ def without_frozen(sums: Sums, layer: int) -> Sums:
     return sums._replace(gradient=sums.gradient | {"blocks": blocks, "embeddings": embeddings})
 
 
-@pytest.mark.parametrize("lower_rate", [0.1, 0.0])
+@pytest.mark.parametrize("lower_layer_lr_scale", [0.1, 0.0])
 @pytest.mark.parametrize("layer", EVERY)
 def test_a_phase_equals_the_gated_formulation(
     layer: int,
-    lower_rate: float,
+    lower_layer_lr_scale: float,
     student: Any,
     teacher: Any,
     moments: Moments,
     gated_gradient: Callable[..., Sums],
 ) -> None:
-    ours = compiled(layer, lower_rate)(student, teacher, BATCH, KEY)
+    ours = compiled(layer, lower_layer_lr_scale)(student, teacher, BATCH, KEY)
     expected = gated_gradient(student, teacher, jnp.eye(tiny.LAYERS)[layer])
-    if lower_rate == 0.0:
+    if lower_layer_lr_scale == 0.0:
         expected = without_frozen(expected, layer)
     assert float(ours.loss) == pytest.approx(float(expected.loss), rel=1e-5)
     tiny.assert_close(ours.gradient, expected.gradient, 2e-5)
     step = jnp.int32(STEPS[layer])
     updated, wanted = (
-        update(lower_rate)(sums.gradient, moments, student, step) for sums in (ours, expected)
+        update(lower_layer_lr_scale)(sums.gradient, moments, student, step)
+        for sums in (ours, expected)
     )
     tiny.assert_close(updated, wanted)
     # The gradient is clipped, so what counts in its norm matters for the update.
     assert float(updated[2]["gradient_norm"]) > PUBLISHED.optimizer.clip_norm
     for leaf in jax.tree.leaves(updated[0]["blocks"]):
         moved = np.abs(leaf).reshape(tiny.LAYERS, -1).max(axis=1) > 0
-        assert moved.tolist() == [n == layer or (n < layer and lower_rate > 0) for n in EVERY]
+        assert moved.tolist() == [
+            n == layer or (n < layer and lower_layer_lr_scale > 0) for n in EVERY
+        ]
 
 
 @pytest.mark.parametrize(("remat", "unroll"), [("none", 1), ("full", 2)])
@@ -355,22 +358,24 @@ def test_all_layers_at_once_equal_those_kept_and_compared_at_the_end(
 
 
 def test_all_layers_may_be_compared_with_the_statistics_of_all(student: Any, teacher: Any) -> None:
-    changes = {"all_teacher_statistics": True}
+    changes = {"statistics_of_all_teacher_layers": True}
     together = terms(compiled_measure(None, **changes)(student, teacher, BATCH, KEY))
     single = [terms(compiled_measure(n, **changes)(student, teacher, BATCH, KEY)) for n in EVERY]
     for name, (value, _) in together.items():
         assert value == pytest.approx(sum(one[name][0] for one in single), rel=1e-5)
 
 
-@pytest.mark.parametrize("lower_rate", [0.1, 0.0])
+@pytest.mark.parametrize("lower_layer_lr_scale", [0.1, 0.0])
 @pytest.mark.parametrize("layer", EVERY[:-1])
-def test_blocks_above_are_absent(layer: int, lower_rate: float, student: Any, teacher: Any) -> None:
+def test_blocks_above_are_absent(
+    layer: int, lower_layer_lr_scale: float, student: Any, teacher: Any
+) -> None:
     def break_above(params: Any) -> Any:
         return params | {
             "blocks": jax.tree.map(lambda p: p.at[layer + 1 :].set(jnp.nan), params["blocks"])
         }
 
-    run = compiled(layer, lower_rate)
+    run = compiled(layer, lower_layer_lr_scale)
     whole = run(student, teacher, BATCH, KEY)
     broken = run(break_above(student), break_above(teacher), BATCH, KEY)
     jax.tree.map(np.testing.assert_array_equal, broken, whole)
@@ -408,7 +413,7 @@ def test_nothing_below_a_frozen_phase_has_a_backward_pass(
     depth = layer + 1
     one_block = forward(tiny.STUDENT, 1) - forward(tiny.STUDENT, 0)
     expected = forward(tiny.TEACHER, depth) + forward(tiny.STUDENT, depth) + 2 * one_block
-    assert flops_of_step(objective(layer, lower_rate=0.0), student, teacher) == expected
+    assert flops_of_step(objective(layer, lower_layer_lr_scale=0.0), student, teacher) == expected
 
 
 def test_all_layers_at_once_run_both_networks_once(student: Any, teacher: Any) -> None:

@@ -32,9 +32,9 @@ GOLDEN = {
 }
 
 
-def multiplier(step: int, steps: int, layers: int, lower_rate: float = 0.1) -> np.ndarray:
+def multiplier(step: int, steps: int, layers: int, lower_layer_lr_scale: float = 0.1) -> np.ndarray:
     """Returns the multipliers of all blocks; what is outside of them must not move."""
-    found = schedules.progressive(steps, layers, lower_rate)(jnp.int32(step))
+    found = schedules.progressive(steps, layers, lower_layer_lr_scale)(jnp.int32(step))
     assert float(found.others) == 0.0
     return np.asarray(found.blocks_N)
 
@@ -66,21 +66,21 @@ def test_the_published_peak_rates() -> None:
     layers=st.sampled_from([1, 2, 5, 24]),
     length=st.integers(2, 500),
     surplus=st.integers(0, 4),
-    lower_rate=st.sampled_from([0.0, 0.1, 1.0]),
+    lower_layer_lr_scale=st.sampled_from([0.0, 0.1, 1.0]),
     data=st.data(),
 )
 def test_the_schedule_for_any_numbers(
-    layers: int, length: int, surplus: int, lower_rate: float, data: st.DataObject
+    layers: int, length: int, surplus: int, lower_layer_lr_scale: float, data: st.DataObject
 ) -> None:
     steps = layers * length + min(surplus, layers - 1)
     assert phase_steps(steps, layers) == length
     step = data.draw(st.integers(0, layers * length), label="step")
-    found = multiplier(step, steps, layers, lower_rate)
+    found = multiplier(step, steps, layers, lower_layer_lr_scale)
     active = schedules.active_layer(step, steps, layers)
     u = step % length / length
     shape = 3.0 * min(0.9 + 0.1 * (1.0 - u) ** 0.5, 10.0 * u)
     assert found[active] == pytest.approx(shape, abs=2e-6)
-    np.testing.assert_allclose(found[:active], lower_rate * shape, atol=2e-6)
+    np.testing.assert_allclose(found[:active], lower_layer_lr_scale * shape, atol=2e-6)
     np.testing.assert_array_equal(found[active + 1 :], 0.0)
     assert (found[active] == 0.0) == (step % length == 0)
     assert found.max() <= 3.0
@@ -105,7 +105,7 @@ def test_uniform_multipliers(others: float) -> None:
 
 # The base rate
 
-BERT = schema.Optimizer(peak_rate=1e-3, warmup_steps=100, final_rate=1e-2)
+BERT = schema.Optimizer(peak_learning_rate=1e-3, warmup_steps=100, final_learning_rate_ratio=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.training.state import State
 from mobilebert_jax.training.step import make_step
 
-SETTINGS = schema.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01, skip_above=4.0)
+SETTINGS = schema.Optimizer(
+    warmup_steps=0, decay="constant", peak_learning_rate=0.01, skip_gradient_norm_ratio=4.0
+)
 
 
 def memory(norms: list[float]) -> jax.Array:
@@ -98,7 +100,7 @@ def test_a_new_turn_of_layers_begins_with_an_empty_memory() -> None:
 
 
 def test_without_a_gate_there_is_no_figure_and_no_memory() -> None:
-    settings = schema.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01)
+    settings = schema.Optimizer(warmup_steps=0, decay="constant", peak_learning_rate=0.01)
     state, metrics = states([1.0] * 40 + [1e6], settings)[-1]
     assert "spike" not in metrics
     assert jnp.isnan(state.opt_state.recent_norms).all()

@@ -30,13 +30,13 @@ def params() -> dict[str, Any]:
     }
 
 
-def objective(layer: int, lower_rate: float) -> Any:
+def objective(layer: int, lower_layer_lr_scale: float) -> Any:
     """A loss with gradients where transfer of `layer` has them, embeddings of frozen rate too."""
-    first = 0 if lower_rate else layer
+    first = 0 if lower_layer_lr_scale else layer
 
     def measure(params: Any, teacher: Any, batch: Any, key: Any) -> Measured:
         taught = jax.tree.map(lambda p: p[first : layer + 1], params["blocks"])
-        parts = [taught, params["embeddings"]] if lower_rate else [taught]
+        parts = [taught, params["embeddings"]] if lower_layer_lr_scale else [taught]
         gap = sum(jnp.sum((leaf - 3.0) ** 2) for leaf in jax.tree.leaves(parts))
         return Measured({"gap": Term(Mean(gap, jnp.float32(1.0)), 1.0)}, {})
 
@@ -44,22 +44,24 @@ def objective(layer: int, lower_rate: float) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["lamb", "adamw"])
-@pytest.mark.parametrize("lower_rate", [0.1, 0.0])
+@pytest.mark.parametrize("lower_layer_lr_scale", [0.1, 0.0])
 def test_a_phase_that_updates_its_own_part_ends_as_one_that_updates_everything(
-    lower_rate: float, kind: Any
+    lower_layer_lr_scale: float, kind: Any
 ) -> None:
     layer = 1
-    settings = schema.Optimizer(kind=kind, warmup_steps=0, decay="constant", peak_rate=0.01)
+    settings = schema.Optimizer(
+        name=kind, warmup_steps=0, decay="constant", peak_learning_rate=0.01
+    )
     optimizer = Optimizer(
         settings,
         schedules.base_rate(settings, T * LAYERS),
-        schedules.progressive(T * LAYERS, LAYERS, lower_rate),
+        schedules.progressive(T * LAYERS, LAYERS, lower_layer_lr_scale),
         restart_every=T,
     )
-    part = Part(blocks=(0 if lower_rate else layer, layer + 1))
+    part = Part(blocks=(0 if lower_layer_lr_scale else layer, layer + 1))
     ends = []
     for changed in (EVERYTHING, part):
-        step = jax.jit(make_step(objective(layer, lower_rate), optimizer, part=changed))
+        step = jax.jit(make_step(objective(layer, lower_layer_lr_scale), optimizer, part=changed))
         # From the first step of the phase, with moments that the last one of the phase before
         # has set to 0, to the step that sets them to 0 again.
         state = State(params(), optimizer.init(params()), jnp.int32(T * layer + 1))
@@ -72,7 +74,7 @@ def test_a_phase_that_updates_its_own_part_ends_as_one_that_updates_everything(
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(part.of(moments[0])))
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(last))
     moved = after["blocks"]["dense"]["kernel"] != params()["blocks"]["dense"]["kernel"]
-    assert moved.any(axis=(1, 2)).tolist() == [lower_rate > 0, True, False]
+    assert moved.any(axis=(1, 2)).tolist() == [lower_layer_lr_scale > 0, True, False]
     np.testing.assert_array_equal(after["embeddings"]["word"], params()["embeddings"]["word"])
 
 

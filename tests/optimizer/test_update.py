@@ -20,7 +20,7 @@ from tests import tiny
 
 Tree = dict[str, Any]
 
-LAMB = schema.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01, clip_norm=2.0)
+LAMB = schema.Optimizer(warmup_steps=0, decay="constant", peak_learning_rate=0.01, clip_norm=2.0)
 N = 3
 SHAPES = {
     "blocks": {
@@ -66,7 +66,7 @@ def run(
 def test_equals_optax_where_all_is_decayed_and_nothing_stacked(kind: str) -> None:
     shapes = {"embeddings": {"word": (7, 4), "projection": {"kernel": (4, 5)}}}
     settings = dataclasses.replace(
-        LAMB, kind=kind, bias_correction=True, warmup_steps=2, decay="linear"
+        LAMB, name=kind, bias_correction=True, warmup_steps=2, decay="linear"
     )
     schedule = schedules.base_rate(settings, 8)
     rule = {"lamb": optax.lamb, "adamw": optax.adamw}[kind]
@@ -122,7 +122,7 @@ def published_lamb(weights: dict, steps: int, blocks: list[float], others: float
                 u = u + 0.01 * w
                 ratio = np.linalg.norm(w) / np.linalg.norm(u)
             mult = blocks[key[1]] if key[0].startswith("blocks/") else others
-            weights = weights | {key: w - mult * LAMB.peak_rate * ratio * u}
+            weights = weights | {key: w - mult * LAMB.peak_learning_rate * ratio * u}
     return weights
 
 
@@ -154,7 +154,7 @@ def test_a_layer_of_zeros_still_moves() -> None:
 
 
 def test_decay_alone_shrinks_what_is_decayed_and_nothing_else() -> None:
-    settings = dataclasses.replace(LAMB, kind="adamw", weight_decay=0.5)
+    settings = dataclasses.replace(LAMB, name="adamw", weight_decay=0.5)
     params = draw(SHAPES, 0)
     optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(N))
     zero = jax.tree.map(jnp.zeros_like, params)
@@ -187,21 +187,23 @@ def test_gradients_are_clipped_to_the_norm_over_all_parameters(step: int, clippe
 T = 4
 
 
-def progressive(kind: str, *, bias_correction: bool = False, lower_rate: float = 0.1) -> Optimizer:
-    settings = dataclasses.replace(LAMB, kind=kind, bias_correction=bias_correction)
+def progressive(
+    kind: str, *, bias_correction: bool = False, lower_layer_lr_scale: float = 0.1
+) -> Optimizer:
+    settings = dataclasses.replace(LAMB, name=kind, bias_correction=bias_correction)
     return Optimizer(
         settings,
         schedules.base_rate(settings, N * T),
-        schedules.progressive(N * T, N, lower_rate),
+        schedules.progressive(N * T, N, lower_layer_lr_scale),
         restart_every=T,
     )
 
 
-@pytest.mark.parametrize("lower_rate", [0.0, 0.1])
+@pytest.mark.parametrize("lower_layer_lr_scale", [0.0, 0.1])
 @pytest.mark.parametrize("kind", ["lamb", "adamw"])
-def test_what_is_frozen_neither_moves_nor_remembers(kind: str, lower_rate: float) -> None:
+def test_what_is_frozen_neither_moves_nor_remembers(kind: str, lower_layer_lr_scale: float) -> None:
     before = draw(SHAPES, 0)
-    optimizer = progressive(kind, lower_rate=lower_rate)
+    optimizer = progressive(kind, lower_layer_lr_scale=lower_layer_lr_scale)
     for step, (after, moments, figures) in enumerate(run(optimizer, before, N * T)):
         multiplier = np.asarray(optimizer.multipliers(jnp.int32(step)).blocks_N)
         for new, old, *both in zip(
@@ -246,7 +248,7 @@ def test_bias_correction_counts_from_the_restart(step: int) -> None:
 
 
 def test_bias_correction_counts_all_steps_without_restarts() -> None:
-    settings = dataclasses.replace(LAMB, kind="adamw", bias_correction=True, weight_decay=0.0)
+    settings = dataclasses.replace(LAMB, name="adamw", bias_correction=True, weight_decay=0.0)
     optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(N))
     params = draw(SHAPES, 0)
     constant = jax.tree.map(jnp.ones_like, params)
@@ -255,7 +257,7 @@ def test_bias_correction_counts_all_steps_without_restarts() -> None:
         updates, moments, _ = update(constant, moments, params, step)
         # A constant gradient has a corrected first moment of itself at every step.
         for leaf in jax.tree.leaves(updates):
-            np.testing.assert_allclose(leaf, -settings.peak_rate, rtol=1e-3)
+            np.testing.assert_allclose(leaf, -settings.peak_learning_rate, rtol=1e-3)
 
 
 # Which parameters are decayed

@@ -43,7 +43,7 @@ VOCABULARY = Vocabulary(
 TRANSFER_STEPS, DISTILL_STEPS = 10, 7
 CONFIG = Config(
     seed=3,
-    data=schema.Data(length=tiny.LENGTH, max_predictions=3),
+    data=schema.Data(max_seq_length=tiny.LENGTH, max_predictions_per_seq=3),
     teacher=schema.Teacher(
         model=dataclasses.replace(tiny.TEACHER.config, vocab_size=0), steps=9, batch_size=4
     ),
@@ -124,8 +124,8 @@ def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
         CONFIG.execution,
         remat="full",
         teacher_remat="feedforward",
-        student_unroll=4,
-        teacher_unroll=2,
+        student_scan_unroll=4,
+        teacher_scan_unroll=2,
     )
     chosen = setting(dataclasses.replace(CONFIG, execution=execution))
     stages = (
@@ -144,7 +144,7 @@ def test_only_training_rounds_what_it_multiplies(
     teacher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_features, "multiplies_bfloat16", lambda: True)
-    execution = dataclasses.replace(CONFIG.execution, cpu_products="bfloat16")
+    execution = dataclasses.replace(CONFIG.execution, cpu_matmul_dtype="bfloat16")
     chosen = setting(dataclasses.replace(CONFIG, execution=execution))
     stages = (
         curriculum.teacher_training(chosen),
@@ -200,13 +200,15 @@ def test_phases_tile_the_steps_and_follow_the_schedule(
         assert layer == schedules.active_layer(step, steps, layers)
 
 
-@pytest.mark.parametrize("lower_rate", [0.0, 0.1])
-def test_progressive_rates_reach_the_optimizer(lower_rate: float) -> None:
-    settings = with_strategy("progressive", steps=30, lower_rate=lower_rate)
+@pytest.mark.parametrize("lower_layer_lr_scale", [0.0, 0.1])
+def test_progressive_rates_reach_the_optimizer(lower_layer_lr_scale: float) -> None:
+    settings = with_strategy("progressive", steps=30, lower_layer_lr_scale=lower_layer_lr_scale)
     optimizer = curriculum.transfer_training(setting(settings), {}).optimizer
     found = optimizer.multipliers(jnp.int32(15))
     active = 3.0 * (0.9 + 0.1 * 0.5**0.5)
-    np.testing.assert_allclose(found.blocks_N, [lower_rate * active, active, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.blocks_N, [lower_layer_lr_scale * active, active, 0.0], rtol=1e-5
+    )
     assert float(found.others) == 0.0
     assert float(optimizer.base(15)) == pytest.approx(1.5e-3)
 
@@ -237,7 +239,10 @@ def test_strategies_without_a_transfer_stage(strategy: str, steps: int, teacher:
     np.testing.assert_array_equal(multiplier.blocks_N, 1.0)
     assert float(multiplier.others) == 1.0
     # The rate falls over all of the stage's steps.
-    assert float(distilled.optimizer.base(steps)) < 0.01 * shared.config.distill.optimizer.peak_rate
+    assert (
+        float(distilled.optimizer.base(steps))
+        < 0.01 * shared.config.distill.optimizer.peak_learning_rate
+    )
 
 
 def test_the_auxiliary_objective_is_the_sum_of_both(teacher: Any) -> None:
@@ -314,7 +319,7 @@ def test_the_vocabulary_of_a_model_may_be_left_to_the_tokenizer() -> None:
 
 def test_a_student_that_is_cut_starts_cut_from_a_teacher_that_is_whole() -> None:
     mesh = make_mesh(Mesh(1, 4, 1), jax.devices()[:4])
-    shared = Setting(CONFIG, Layout(mesh, "state"), [RandomDocuments()], VOCABULARY)
+    shared = Setting(CONFIG, Layout(mesh, "params_gathered_once"), [RandomDocuments()], VOCABULARY)
     whole = jax.tree.map(
         lambda leaf: jax.device_put(leaf, rules.replicated(mesh)), tiny.teacher_params()
     )

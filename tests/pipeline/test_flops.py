@@ -9,7 +9,7 @@ from mobilebert_jax.model import sizes
 from mobilebert_jax.pipeline import flops
 
 CONFIG = Config(
-    data=Data(length=128),
+    data=Data(max_seq_length=128),
     teacher=Teacher(batch_size=8, steps=10),
     transfer=Transfer(batch_size=4, steps=50),
     distill=Distill(batch_size=2, steps=7),
@@ -49,13 +49,13 @@ def test_a_phase_of_transfer_runs_the_blocks_up_to_its_own():
 
 
 def test_frozen_blocks_have_no_backward_pass():
-    frozen = with_transfer(lower_rate=0.0)
+    frozen = with_transfer(lower_layer_lr_scale=0.0)
     one_block = student(6) - student(5)
     assert flops.step_flops(frozen, "transfer", 5) == 4 * (student(6) + 2 * one_block + teacher(6))
 
 
 def test_statistics_of_every_teacher_layer_need_the_whole_teacher():
-    whole = with_transfer(all_teacher_statistics=True)
+    whole = with_transfer(statistics_of_all_teacher_layers=True)
     assert flops.step_flops(whole, "transfer", 0) == 4 * (3 * student(1) + TEACHER)
 
 

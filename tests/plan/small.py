@@ -17,7 +17,7 @@ NARROW: dict[str, Any] = {
 }
 SMALL = Config(
     stages=("teacher", "transfer", "distill"),
-    data=Data(length=16, max_predictions=3),
+    data=Data(max_seq_length=16, max_predictions_per_seq=3),
     tokenizer=Tokenizer(vocab_size=64),
     teacher=Teacher(
         model=dataclasses.replace(sizes.IB_BERT_LARGE, bottleneck=24, intermediate=20, **NARROW),

@@ -112,7 +112,7 @@ def test_gpus_are_estimated_and_the_plan_says_so(tmp_path):
 def test_a_plan_that_does_not_fit_says_what_to_change():
     large = dataclasses.replace(
         Config(),
-        data=Data(length=512),
+        data=Data(max_seq_length=512),
         stages=("teacher",),
         teacher=Teacher(batch_size=4096),
     )

@@ -116,11 +116,11 @@ def test_estimates_grow_with_the_batch_and_shrink_with_pieces():
     cut = analytic.estimate(CONFIG, cut_of(Mesh(fsdp=8), 64), "teacher", None)
     assert cut.memory.parameters == pytest.approx(whole.memory.parameters / 8)
     assert cut.memory.moments == pytest.approx(whole.memory.moments / 8)
-    moments = dataclasses.replace(CONFIG, execution=Execution(fsdp_cuts="moments"))
+    moments = dataclasses.replace(CONFIG, execution=Execution(fsdp_shard="optimizer_only"))
     only = analytic.estimate(moments, cut_of(Mesh(fsdp=8), 64), "teacher", None)
     assert only.memory.parameters == whole.memory.parameters
     assert only.memory.moments == cut.memory.moments
-    state = dataclasses.replace(CONFIG, execution=Execution(fsdp_cuts="state"))
+    state = dataclasses.replace(CONFIG, execution=Execution(fsdp_shard="params_gathered_once"))
     gathering = analytic.estimate(state, cut_of(Mesh(fsdp=8), 64), "teacher", None)
     assert gathering.memory.parameters == cut.memory.parameters
     assert gathering.memory.moments == cut.memory.moments

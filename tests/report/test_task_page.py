@@ -67,7 +67,7 @@ def _points(
     sizes = (32, 16) if len(rates) > 1 else (32,)
     return [
         {
-            "point": {"batch_size": size, "rate": rate, "epochs": 4},
+            "point": {"batch_size": size, "learning_rate": rate, "epochs": 4},
             "main": (middle - 0.4 * index + noise.normal(0, 0.4, seeds)).round(2).tolist(),
         }
         for index, (size, rate) in enumerate((s, r) for s in sizes for r in rates)
@@ -169,7 +169,7 @@ def test_table_holds_figures_ranges_settings_and_digests(
 ) -> None:
     text = alone[1]
     assert _cells(text, ">accuracy<") == [
-        "Student batch 32, rate 2e-5, 4 epochs, 5 seeds",
+        "Student batch 32, learning rate 2e-5, 4 epochs, 5 seeds",
         "accuracy",
         "91.2 90.8\N{EN DASH}91.5",
         "92.1‡ dev 92.8 test",
@@ -272,7 +272,7 @@ def test_only_what_was_swept_is_drawn(alone: tuple[Path, str, Page, str]) -> Non
     text, page = alone[1:3]
     labels = [given["aria-label"] for tag, given in page.elements if "aria-label" in given]
     assert labels == ["Sweep of SST-2"]
-    for words in ("32 · 2e-5", "16 · 1e-4", "batch · rate", "accuracy (%)", "all with 4 epochs"):
+    for words in ("32 · 2e-5", "16 · 1e-4", "batch · learning rate", "accuracy (%)", "all with 4 epochs"):
         assert words in text
     # Six points of five seeds, and a stroke at the median of each.
     drawing = text[text.index('aria-label="Sweep') :].partition("</svg>")[0]
@@ -285,14 +285,17 @@ def test_only_what_was_swept_is_drawn(alone: tuple[Path, str, Page, str]) -> Non
 def test_a_large_sweep_keeps_its_best_points_and_the_chosen_one(tmp_path: Path) -> None:
     network = finetuned()["tasks"][0]["networks"][0]
     network["points"] = [
-        {"point": {"batch_size": 32, "rate": 5e-5, "epochs": epochs}, "main": [50.0 + epochs]}
+        {
+            "point": {"batch_size": 32, "learning_rate": 5e-5, "epochs": epochs},
+            "main": [50.0 + epochs],
+        }
         for epochs in range(1, 61)
     ]
     network["points"][3]["main"] = [math.nan]
     network["point"] = network["points"][1]["point"]
     part = {"tasks": [_task("sst-2", "SST-2", [network])], "averages": {}}
     text, _, said = _page(tmp_path, stand_alone(part))
-    assert "the best 24 of 60 points; all with batch 32, rate 5e-5" in said
+    assert "the best 24 of 60 points; all with batch 32, learning rate 5e-5" in said
     drawing = text[text.index('aria-label="Sweep') :].partition("</svg>")[0]
     rows = re.findall(r"<text [^>]*text-anchor: end[^>]*>(\d+)</text>", drawing)
     assert [int(row) for row in rows] == [2, *range(38, 61)]

@@ -99,7 +99,7 @@ def test_a_damaged_file_of_any_kind_is_reported_and_the_one_before_used(
     for path in every:
         kept = path.read_bytes()
         damage(path)
-        assert checkpoint_lib.seal.problems(newest), path
+        assert checkpoint_lib.checksums.problems(newest), path
         path.write_bytes(kept)
     damage(random.choice(every))
     said = run(copy)

@@ -20,7 +20,7 @@ from mobilebert_jax.training.state import Layout, State
 from mobilebert_jax.training.step import make_step
 from tests import tiny
 
-SETTINGS = schema.Optimizer(warmup_steps=0, decay="linear", peak_rate=0.01)
+SETTINGS = schema.Optimizer(warmup_steps=0, decay="linear", peak_learning_rate=0.01)
 OPTIMIZER = Optimizer(SETTINGS, schedules.base_rate(SETTINGS, 20), schedules.uniform(tiny.LAYERS))
 
 STAGES: dict[str, tuple[Network, Objective, bool]] = {
@@ -40,11 +40,11 @@ STAGES: dict[str, tuple[Network, Objective, bool]] = {
 """Network that is trained, objective, and whether a teacher is needed."""
 
 
-def layout_of(mesh: str, fsdp_cuts: str = "parameters") -> Layout:
+def layout_of(mesh: str, fsdp_shard: str = "params_and_optimizer") -> Layout:
     """Returns the layout of a mesh such as "2x2x2", on as many of the simulated devices."""
     sizes = [int(size) for size in mesh.split("x")]
     devices = jax.devices()[: int(np.prod(sizes))]
-    return Layout(make_mesh(Mesh(*sizes), devices), fsdp_cuts)
+    return Layout(make_mesh(Mesh(*sizes), devices), fsdp_shard)
 
 
 def arguments(stage: str, layout: Layout) -> tuple[State, Any, dict[str, jax.Array], jax.Array]:

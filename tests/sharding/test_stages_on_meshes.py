@@ -22,10 +22,16 @@ CASES = [
         cuts,
         id=f"{stage}-{mesh}-{cuts}",
         # The default run takes the mesh that cuts every axis, for the stage with most to go wrong.
-        marks=[] if (stage, mesh, cuts) == ("distill", "2x2x2", "state") else pytest.mark.slow,
+        marks=[]
+        if (stage, mesh, cuts) == ("distill", "2x2x2", "params_gathered_once")
+        else pytest.mark.slow,
     )
     for stage in STAGES
-    for cuts, meshes in (("parameters", MESHES), ("moments", ["1x8x1"]), ("state", MESHES[1:3]))
+    for cuts, meshes in (
+        ("params_and_optimizer", MESHES),
+        ("optimizer_only", ["1x8x1"]),
+        ("params_gathered_once", MESHES[1:3]),
+    )
     for mesh in meshes
 ]
 
@@ -56,7 +62,8 @@ def held(tree: object) -> int:
 
 
 @pytest.mark.parametrize(
-    ("cuts", "cut_params"), [("parameters", True), ("moments", False), ("state", True)]
+    ("cuts", "cut_params"),
+    [("params_and_optimizer", True), ("optimizer_only", False), ("params_gathered_once", True)],
 )
 def test_what_fsdp_cuts_is_a_choice(cuts: str, cut_params: bool) -> None:
     state = arguments("distill", layout_of("1x8x1", cuts))[0]
@@ -73,7 +80,7 @@ def test_what_fsdp_cuts_is_a_choice(cuts: str, cut_params: bool) -> None:
 def test_a_cut_state_is_gathered_whole_in_the_type_of_its_products() -> None:
     network, layout = (
         dataclasses.replace(tiny.STUDENT, dtype="bfloat16"),
-        layout_of("2x2x2", "state"),
+        layout_of("2x2x2", "params_gathered_once"),
     )
     params = tiny.on_mesh(tiny.student_params(), network, layout)
     gathered = jax.jit(state_lib.gathering(network, layout))(params)

@@ -29,7 +29,7 @@ PIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *("the", "a", "tea", "rain", "is", "hot", "cold", "##er", "."),
 )
-DATA = schema.Data(length=16, max_predictions=3)
+DATA = schema.Data(max_seq_length=16, max_predictions_per_seq=3)
 EXAMPLES = 24
 MODEL = dataclasses.replace(
     sizes.MOBILEBERT, **{**NARROW, "vocab_size": len(PIECES) + 2}, initializer_range=0.5
@@ -201,7 +201,7 @@ def test_a_sentence_that_cannot_be_shown_is_refused(tokenizer: Tokenizer) -> Non
     with pytest.raises(InputError, match=r"has no mask; write \[MASK\] where"):
         introspection.one_sentence(tokenizer, "The tea is hot.", 16)
     assert introspection.one_sentence(tokenizer, "The [MASK] is hot.", 7)
-    with pytest.raises(InputError, match=r"has 7 tokens with .* data.length=6 are allowed"):
+    with pytest.raises(InputError, match=r"has 7 tokens with .* data.max_seq_length=6 are allowed"):
         introspection.one_sentence(tokenizer, "The [MASK] is hot.", 6)
 
 

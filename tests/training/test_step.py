@@ -18,7 +18,7 @@ from mobilebert_jax.training.step import Step, Sums, gradient, make_step
 from tests import tiny
 
 KEY = jax.random.key(0)
-SETTINGS = schema.Optimizer(warmup_steps=0, decay="constant", peak_rate=0.01)
+SETTINGS = schema.Optimizer(warmup_steps=0, decay="constant", peak_learning_rate=0.01)
 OPTIMIZER = Optimizer(SETTINGS, schedules.base_rate(SETTINGS, 10), schedules.uniform(tiny.LAYERS))
 
 # Micro-batches

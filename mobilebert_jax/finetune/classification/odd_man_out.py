@@ -45,8 +45,8 @@ def read(source: str, held_out: float, workers: int) -> TaskData[Example]:
     if found < LEAST_SENTENCES:
         raise InputError(
             f"the task 'odd_man_out' needs {LEAST_SENTENCES} sentences of {WORDS.start} to "
-            f"{WORDS.stop - 1} words, but data.held_out={held_out} keeps only {found} from "
-            "pretraining; prepare and pretrain with a larger one, or on more text"
+            f"{WORDS.stop - 1} words, but data.validation_fraction={held_out} keeps only {found} "
+            "from pretraining; prepare and pretrain with a larger one, or on more text"
         )
     counts = Counter(m[0] for _, lines in by_document for line in lines for m in _lower_case(line))
     others = _by_frequency(counts)

@@ -61,13 +61,13 @@ def answers(
     windows: Windows,
     start_T: NDArray[np.floating[Any]],
     end_T: NDArray[np.floating[Any]],
-    span: schema.Span,
+    span: schema.Squad,
 ) -> Answers:
     """Returns the answers for the logits `start_T` and `end_T` of the tokens `windows.ids_T`.
 
     In each window the `n_best` largest starts and ends are paired. A pair is an answer if both lie
     in the context, the start has its most context in this window, and the end does not come before
-    the start nor more than `answer_length` tokens from it. A question without such a pair is
+    the start nor more than `max_answer_length` tokens from it. A question without such a pair is
     answered "", which is no text of the context and so wrong where there is an answer; BERT wrote
     the word "empty". Its null odds are the null score, as if the best text scored 0.
     """
@@ -87,13 +87,13 @@ def answers(
             lowest = int(np.argmin(np.sum(null_W[first:end], axis=1)))
             null = Candidate("", *null_W[first + lowest].tolist())
         best = next(texts, None)
-        ranked = _rank(itertools.chain([best], texts) if best else texts, null, span.n_best)
+        ranked = _rank(itertools.chain([best], texts) if best else texts, null, span.n_best_size)
         spans[question.id] = predictions[question.id] = best.text if best else ""
         n_best[question.id] = _with_probabilities(ranked)
         if null:
             odds = null.score - (best.score if best else 0.0)
             null_odds[question.id] = odds
-            if odds > span.null_threshold:
+            if odds > span.null_score_diff_threshold:
                 predictions[question.id] = ""
     return Answers(predictions, spans, n_best, null_odds)
 
@@ -151,7 +151,7 @@ class _Candidates(NamedTuple):
         windows: Windows,
         start_T: NDArray[np.floating[Any]],
         end_T: NDArray[np.floating[Any]],
-        span: schema.Span,
+        span: schema.Squad,
     ) -> "_Candidates":
         """Returns all valid pairs of all windows."""
         most_T = windows.max_context_T()
@@ -196,7 +196,7 @@ def _pairs(
     start_T: NDArray[np.floating[Any]],
     end_T: NDArray[np.floating[Any]],
     most_T: NDArray[np.bool_],
-    span: schema.Span,
+    span: schema.Squad,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Returns the window, the first and the last token of every valid pair of windows `rows`."""
     begin_W = windows.starts[:-1][rows, None]
@@ -204,13 +204,13 @@ def _pairs(
     position = np.arange(int(length_W.max()))
     real_WL = position < length_W
     flat_WL = np.where(real_WL, begin_W + position, 0)
-    start_WK = _largest(np.where(real_WL, start_T[flat_WL], -math.inf), span.n_best)
-    end_WK = _largest(np.where(real_WL, end_T[flat_WL], -math.inf), span.n_best)
+    start_WK = _largest(np.where(real_WL, start_T[flat_WL], -math.inf), span.n_best_size)
+    end_WK = _largest(np.where(real_WL, end_T[flat_WL], -math.inf), span.n_best_size)
     good_start_WK = most_T[begin_W + np.minimum(start_WK, length_W - 1)] & (start_WK < length_W)
     second_W = windows.second_start_W[rows, None]
     good_end_WK = (end_WK >= second_W) & (end_WK < length_W - 1)
     tokens_WKK = end_WK[:, None, :] - start_WK[:, :, None] + 1
-    valid_WKK = (tokens_WKK >= 1) & (tokens_WKK <= span.answer_length)
+    valid_WKK = (tokens_WKK >= 1) & (tokens_WKK <= span.max_answer_length)
     valid_WKK &= good_start_WK[:, :, None] & good_end_WK[:, None, :]
     w, i, j = np.nonzero(valid_WKK)
     return w + rows.start, start_WK[w, i], end_WK[w, j]

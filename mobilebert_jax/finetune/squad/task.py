@@ -26,7 +26,7 @@ def load(
     title: str,
     splits: dict[str, SquadData],
     tokenizer: Tokenizer,
-    span: schema.Span,
+    span: schema.Squad,
 ) -> LoadedTask:
     """Returns the task made of `splits`: `train`, `dev`, and perhaps `test` without answers."""
     v2 = splits["dev"].v2
@@ -44,7 +44,9 @@ def load(
         found = answers("dev", outputs["dev"])
         if not v2:
             return squad_score.score(splits["dev"], found.predictions)
-        return squad_score.score(splits["dev"], found.spans, found.null_odds, span.null_threshold)
+        return squad_score.score(
+            splits["dev"], found.spans, found.null_odds, span.null_score_diff_threshold
+        )
 
     def score(outputs: Outputs) -> dict[str, float]:
         return {name: value for name, value in all_scores(outputs).items() if name in PERCENT}
@@ -68,7 +70,7 @@ def load(
         title=title,
         kind="span",
         labels=(),
-        length=span.length,
+        length=span.max_seq_length,
         train=rows.pop("train"),
         dev={"dev": rows.pop("dev")},
         test=rows,

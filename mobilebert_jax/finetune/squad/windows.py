@@ -73,7 +73,9 @@ class Windows:
         return most_T
 
 
-def windows(data: SquadData, tokenizer: Tokenizer, span: schema.Span, *, training: bool) -> Windows:
+def windows(
+    data: SquadData, tokenizer: Tokenizer, span: schema.Squad, *, training: bool
+) -> Windows:
     """Returns the windows of every question of `data`.
 
     For training, questions that should have an answer but have none that is findable are left out,
@@ -96,8 +98,8 @@ def windows(data: SquadData, tokenizer: Tokenizer, span: schema.Span, *, trainin
         # questions would depend on where they were read from.
         kept = np.array(sorted(kept.tolist(), key=lambda q: data.questions[q].id))
     whole = tokenizer.encode([data.questions[q].text for q in kept.tolist()])
-    question_ids = [np.array(ids[: span.query_length], np.int32) for ids in whole]
-    notes = {CUT: sum(len(ids) > span.query_length for ids in whole)}
+    question_ids = [np.array(ids[: span.max_query_length], np.int32) for ids in whole]
+    notes = {CUT: sum(len(ids) > span.max_query_length for ids in whole)}
     if training:
         notes[LEFT_OUT] = len(data.questions) - len(kept)
     contexts = np.array([data.questions[q].context for q in kept.tolist()], np.int64)
@@ -114,7 +116,7 @@ def _lay_out(
     kept: NDArray[np.int64],
     answers: NDArray[np.int64],
     spans: Sequence[Spans],
-    span: schema.Span,
+    span: schema.Squad,
     specials: tuple[int, int],
     notes: dict[str, int],
 ) -> Windows:
@@ -122,8 +124,8 @@ def _lay_out(
     `kept` and `answers` [., 2] (tokens of the context, -1 for none) have one row a question."""
     query = np.array([len(ids) for ids in question_ids], np.int64)
     length = np.array([len(ids) for ids in context_ids], np.int64)[contexts]
-    room = span.length - query - 3
-    step = np.minimum(room, span.stride)
+    room = span.max_seq_length - query - 3
+    step = np.minimum(room, span.doc_stride)
     count = 1 + np.maximum(0, -((room - length) // step))
     row = np.repeat(np.arange(len(count)), count)
     number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

@@ -116,4 +116,4 @@ def test_too_few_sentences_are_an_error_that_says_what_to_do(
         read(monkeypatch, DOCUMENTS, 0.001)
     message = str(error.value)
     assert message.startswith("the task 'odd_man_out' needs 100 sentences of 6 to 30 words")
-    assert "data.held_out=0.001 keeps only 0 from pretraining" in message
+    assert "data.validation_fraction=0.001 keeps only 0 from pretraining" in message

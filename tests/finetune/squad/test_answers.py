@@ -46,7 +46,13 @@ def logits(made: squad_windows.Windows, *scored: tuple[int, int, float]) -> np.n
 def test_answers_worked_by_hand(words):
     # [CLS] w11 [SEP] w0 w1 w0 w2 [SEP]: the context begins at position 3.
     data = make(("w0 w1 w0 w2", ["q"]), v2=True)
-    span = schema.Span(length=20, query_length=4, n_best=3, answer_length=2, null_threshold=1.5)
+    span = schema.Squad(
+        max_seq_length=20,
+        max_query_length=4,
+        n_best_size=3,
+        max_answer_length=2,
+        null_score_diff_threshold=1.5,
+    )
     made = squad_windows.windows(data, words, span, training=False)
     # Best starts: 5 (4.0), 3 (3.0), 0 (2.0). Best ends: 5 (3.0), 6 (1.0), 0 (0.5).
     start = logits(made, (0, 5, 4.0), (0, 3, 3.0), (0, 0, 2.0))
@@ -67,7 +73,7 @@ def test_answers_worked_by_hand(words):
 @pytest.mark.parametrize(("threshold", "prediction"), [(0.99, ""), (1.0, "w1")])
 def test_no_answer_is_predicted_above_the_threshold(words, threshold, prediction):
     data = make(("w0 w1 w2", ["q"]), v2=True)
-    span = schema.Span(length=20, query_length=4, null_threshold=threshold)
+    span = schema.Squad(max_seq_length=20, max_query_length=4, null_score_diff_threshold=threshold)
     made = squad_windows.windows(data, words, span, training=False)
     start = logits(made, (0, 4, 4.0), (0, 0, 6.0))
     end = logits(made, (0, 4, 3.0), (0, 0, 2.0))
@@ -80,7 +86,7 @@ def test_no_answer_is_predicted_above_the_threshold(words, threshold, prediction
 
 def test_the_null_score_is_the_least_of_all_windows(words):
     data = make(("w0 w1 w2 w3 w4 w5", ["q"]), v2=True)
-    span = schema.Span(length=8, query_length=4, stride=2)
+    span = schema.Squad(max_seq_length=8, max_query_length=4, doc_stride=2)
     made = squad_windows.windows(data, words, span, training=False)
     assert len(made.question_W) == 2
     start = logits(made, (0, 0, 5.0), (1, 0, 1.0), (1, 5, 9.0))
@@ -93,7 +99,7 @@ def test_the_null_score_is_the_least_of_all_windows(words):
 @pytest.mark.parametrize("v2", [True, False])
 def test_a_question_without_a_valid_span_is_answered_with_nothing(words, v2):
     data = make(("w0 w1", ["q"]), ("", ["r"]), v2=v2)
-    span = schema.Span(length=20, query_length=4, n_best=1)
+    span = schema.Squad(max_seq_length=20, max_query_length=4, n_best_size=1)
     made = squad_windows.windows(data, words, span, training=False)
     # The only end looked at comes before the only start.
     start = logits(made, (0, 4, 1.0), (0, 0, 0.5))
@@ -117,9 +123,9 @@ def slow_answers(data, made, start, end, span):
             s, e = start[flat : flat + length].tolist(), end[flat : flat + length].tolist()
             if null is None or s[0] + e[0] < sum(null):
                 null = (s[0], e[0])
-            for i in sorted(range(length), key=lambda k: -s[k])[: span.n_best]:
-                for j in sorted(range(length), key=lambda k: -e[k])[: span.n_best]:
-                    inside = second <= i <= j < length - 1 and j - i < span.answer_length
+            for i in sorted(range(length), key=lambda k: -s[k])[: span.n_best_size]:
+                for j in sorted(range(length), key=lambda k: -e[k])[: span.n_best_size]:
+                    inside = second <= i <= j < length - 1 and j - i < span.max_answer_length
                     if inside and most[flat + i]:
                         at = int(made.offset_W[w]) - second
                         spans = made.spans[question.context]
@@ -129,7 +135,7 @@ def slow_answers(data, made, start, end, span):
             found.append(("", *null))
         kept = []
         for candidate in sorted(found, key=lambda c: -(c[1] + c[2])):
-            if len(kept) < span.n_best and candidate[0] not in [k[0] for k in kept]:
+            if len(kept) < span.n_best_size and candidate[0] not in [k[0] for k in kept]:
                 kept.append(candidate)
         if data.v2 and "" not in [k[0] for k in kept]:
             kept.append(("", *null))
@@ -147,7 +153,9 @@ def test_answers_are_those_of_the_obvious_loops(words, v2, ties, monkeypatch):
         context = " ".join(random.choice(WORDS, length))
         pairs.append((context, [f"{number}.{i}" for i in range(2)]))
     data = make(*pairs, v2=v2)
-    span = schema.Span(length=17, query_length=4, stride=5, n_best=4, answer_length=3)
+    span = schema.Squad(
+        max_seq_length=17, max_query_length=4, doc_stride=5, n_best_size=4, max_answer_length=3
+    )
     made = squad_windows.windows(data, words, span, training=False)
     start, end = random.normal(size=(2, len(made.ids_T))).astype(np.float32) * 3
     if ties:
@@ -191,7 +199,7 @@ def test_answers_of_every_script_come_out_whole(words, context, answer):
         {"id": "q", "question": "w11",
          "answers": [{"text": answer, "answer_start": context.index(answer)}]}]}]}]}  # fmt: skip
     data = squad_files.from_json(content, "file")
-    span = schema.Span()
+    span = schema.Squad()
     made = squad_windows.windows(data, words, span, training=True)
     start = logits(made, (0, int(made.answer_start_W[0]), 9.0))
     end = logits(made, (0, int(made.answer_end_W[0]), 9.0))
@@ -222,9 +230,9 @@ def test_a_cut_ends_with_a_whole_character(text, begin, end, expected):
 
 def test_the_files_are_the_official_ones(words, tmp_path):
     data = make(("w0 w1", ["b", "a"]), v2=True)
-    made = squad_windows.windows(data, words, schema.Span(), training=False)
+    made = squad_windows.windows(data, words, schema.Squad(), training=False)
     zeros = np.zeros(len(made.ids_T))
-    found = squad_answers.answers(data, made, zeros, zeros, schema.Span())
+    found = squad_answers.answers(data, made, zeros, zeros, schema.Squad())
     squad_answers.write(found, tmp_path / "out")
     read = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
     assert read == {
@@ -234,10 +242,10 @@ def test_the_files_are_the_official_ones(words, tmp_path):
     }
     assert list(read["null_odds.json"]) == ["b", "a"]
     data = make(("w0 w1", ["b"]), v2=False)
-    made = squad_windows.windows(data, words, schema.Span(), training=False)
+    made = squad_windows.windows(data, words, schema.Squad(), training=False)
     zeros = np.zeros(len(made.ids_T))
     squad_answers.write(
-        squad_answers.answers(data, made, zeros, zeros, schema.Span()), tmp_path / "v1"
+        squad_answers.answers(data, made, zeros, zeros, schema.Squad()), tmp_path / "v1"
     )
     names = sorted(path.name for path in (tmp_path / "v1").iterdir())
     assert names == ["nbest_predictions.json", "predictions.json"]

@@ -18,7 +18,9 @@ from mobilebert_jax.finetune.squad import task as squad_task
 from mobilebert_jax.finetune.task import LoadedTask
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(10)))
-SPAN = schema.Span(length=12, stride=4, query_length=2, answer_length=5, n_best=20)
+SPAN = schema.Squad(
+    max_seq_length=12, doc_stride=4, max_query_length=2, max_answer_length=5, n_best_size=20
+)
 CONTEXT = "w0 w1 w2 w3 w4"
 QUESTIONS: tuple[tuple[str, list[str]], ...] = (("q1", ["w1 w2"]), ("q2", ["w4", "w3 w4"]))
 
@@ -48,7 +50,7 @@ def load(
     asked: Sequence[tuple[str, list[str]]] = QUESTIONS,
     *,
     v2: bool = False,
-    span: schema.Span = SPAN,
+    span: schema.Squad = SPAN,
     dev: dict[str, Any] | None = None,
     test: dict[str, Any] | None = None,
     where: str = "file",
@@ -112,7 +114,7 @@ def test_figures_of_v2_worked_by_hand(tokenizer: Tokenizer) -> None:
 
 def test_the_threshold_of_the_settings_decides_on_no_answer(tokenizer: Tokenizer) -> None:
     asked = (("q1", ["w1 w2"]), ("q2", []))
-    span = schema.Span(**{**vars(SPAN), "null_threshold": -15.0})
+    span = schema.Squad(**{**vars(SPAN), "null_score_diff_threshold": -15.0})
     task = load(tokenizer, asked, v2=True, span=span)
     made = outputs(task.dev["dev"], (4, 5), (4, 4))
     made[task.dev["dev"].starts[1]] = 4.0  # odds of 8 - 20 = -12, above the threshold

@@ -44,7 +44,7 @@ def rows(made: squad_windows.Windows) -> list[list[int]]:
 
 def test_windows_worked_by_hand(words):
     data = make([("w0 w1 w2 w3 w4 w5 w6", [("w9 w8 w7", "w4 w5", 12), ("w9", "w0", 0)])])
-    span = schema.Span(length=9, stride=2, query_length=2)
+    span = schema.Squad(max_seq_length=9, doc_stride=2, max_query_length=2)
     made = squad_windows.windows(data, words, span, training=False)
     cls, sep, w = words.cls, words.sep, 5
     assert rows(made) == [
@@ -72,7 +72,7 @@ def slow_windows(data, words, span, training):
     for q, question in sorted(order, key=lambda pair: pair[1].id) if training else order:
         context = data.contexts[question.context]
         ((document, spans),) = words.encode_with_spans([context])
-        query = words.encode([question.text])[0][: span.query_length]
+        query = words.encode([question.text])[0][: span.max_query_length]
         good = [(t, s) for t, s in zip(question.answers, question.starts, strict=True) if s >= 0]
         answer = None
         if good and not question.impossible:
@@ -83,14 +83,14 @@ def slow_windows(data, words, span, training):
             answer = (held[0], held[-1])
         if training and answer is None and not question.impossible:
             continue
-        room = span.length - len(query) - 3
+        room = span.max_seq_length - len(query) - 3
         parts, start = [], 0
         while True:
             length = min(room, len(document) - start)
             parts.append((start, length))
             if start + length == len(document):
                 break
-            start += min(length, span.stride)
+            start += min(length, span.doc_stride)
         for number, (start, length) in enumerate(parts):
             part = document[start : start + length]
             ids = [words.cls, *query, words.sep, *part, words.sep]
@@ -140,7 +140,7 @@ def test_windows_are_those_of_the_obvious_loops(words, training, length, stride,
             asked.append((question, answer, start))
         paragraphs.append((context, asked))
     data = make(paragraphs, v2=stride % 2 == 0)
-    span = schema.Span(length=length, stride=stride, query_length=query)
+    span = schema.Squad(max_seq_length=length, doc_stride=stride, max_query_length=query)
     made = squad_windows.windows(data, words, span, training=training)
     most = made.max_context_T()
     assert most.dtype == bool
@@ -154,7 +154,7 @@ def test_windows_are_those_of_the_obvious_loops(words, training, length, stride,
 
 def test_training_leaves_out_what_has_no_answer_and_counts_it(words):
     asked = [("w1", "w9", 0), ("w2", "w0", 0), ("w3", None, 0)]
-    span = schema.Span(length=10, query_length=2)
+    span = schema.Squad(max_seq_length=10, max_query_length=2)
     made = squad_windows.windows(make([("w0", asked)]), words, span, training=True)
     assert made.question_W.tolist() == [1]
     assert made.notes == {squad_windows.CUT: 0, squad_windows.LEFT_OUT: 2}
@@ -170,7 +170,7 @@ def test_an_impossible_question_is_marked_at_its_first_token(words):
     data = make([("w0 w1", [("w2", "w1", 3)])], v2=True)
     flagged = [data.questions[0]._replace(impossible=True)]
     data = dataclasses.replace(data, questions=flagged)
-    made = squad_windows.windows(data, words, schema.Span(), training=True)
+    made = squad_windows.windows(data, words, schema.Squad(), training=True)
     assert (made.answer_start_W.tolist(), made.answer_end_W.tolist()) == ([0], [0])
 
 
@@ -187,7 +187,7 @@ def test_an_impossible_question_is_marked_at_its_first_token(words):
 )
 def test_the_answer_is_the_smallest_run_that_covers_it(words, context, answer, start, tokens):
     data = make([(context, [("w9", answer, start)])])
-    made = squad_windows.windows(data, words, schema.Span(), training=True)
+    made = squad_windows.windows(data, words, schema.Squad(), training=True)
     marked = made.ids_T[made.answer_start_W[0] : made.answer_end_W[0] + 1]
     assert words.pieces(marked) == tokens
 
@@ -197,5 +197,5 @@ def test_the_first_findable_answer_is_marked(words):
         "id": "a", "question": "w3", "answers": [{"text": "w7", "answer_start": 0},
         {"text": "w2", "answer_start": 6}, {"text": "w0", "answer_start": 0}]}]}]}]}  # fmt: skip
     data = squad_files.from_json(content, "file")
-    made = squad_windows.windows(data, words, schema.Span(), training=False)
+    made = squad_windows.windows(data, words, schema.Squad(), training=False)
     assert (made.answer_start_W[0], made.answer_end_W[0]) == (5, 5)
