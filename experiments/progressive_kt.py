@@ -101,7 +101,15 @@ def demo() -> Config:
             max_seq_length=64,
             skip_missing=True,
         ),
-        execution=Execution(checkpoint_every=500, log_every=10),
+        # So narrow a network is computed as fast again by two devices of a core each.
+        execution=Execution(
+            cpu_devices=2,
+            student_scan_unroll=4,
+            teacher_scan_unroll=4,
+            teacher_train_scan_unroll=4,
+            checkpoint_every=500,
+            log_every=10,
+        ),
     )
 
 

@@ -228,6 +228,7 @@ def _obey(order: Order, console: rich.console.Console) -> None:
     window = profiler.parse(order.profile)
     execution = order.config.execution
     _keep_programs(execution.runs_dir)
+    _divide_cpu(execution.cpu_devices)
     try:
         processes.join(
             order.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60
@@ -256,6 +257,15 @@ def _keep_programs(runs_dir: str) -> None:
 
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(storage.path(runs_dir) / "compiled"))
+
+
+def _divide_cpu(devices: int) -> None:
+    """Has a CPU's cores work as several devices, unless XLA_FLAGS says how many."""
+    import jax
+
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if devices > 1 and not chosen:
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _storage_gave_out(error: OSError) -> bool:

@@ -45,7 +45,13 @@ class Execution:
     """Blocks in one round of a student's loops, in its training: more may run faster, and compile
     longer. With all of them there is no loop."""
     teacher_scan_unroll: bounds.Few = 1
-    """The same of a teacher that is only looked at, and of both where all layers are compared."""
+    """The same of a frozen teacher, and of both where all layers are compared."""
+    teacher_train_scan_unroll: bounds.Few = 1
+    """The same of the teacher's own training."""
+    cpu_devices: bounds.Few = 1
+    """Devices that the cores of a CPU are divided into, each with its share of a batch. Cores of
+    one device wait for each other in the small operations of a narrow network. A number in
+    XLA_FLAGS goes before this one."""
     cpu_matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
     being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
@@ -79,6 +85,8 @@ class Execution:
 
     def unroll_of(self, stage: str) -> int:
         """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
+        if stage == "teacher":
+            return self.teacher_train_scan_unroll
         return (
             self.student_scan_unroll if stage in ("transfer", "distill", "control", "twin") else 1
         )

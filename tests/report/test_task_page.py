@@ -272,7 +272,13 @@ def test_only_what_was_swept_is_drawn(alone: tuple[Path, str, Page, str]) -> Non
     text, page = alone[1:3]
     labels = [given["aria-label"] for tag, given in page.elements if "aria-label" in given]
     assert labels == ["Sweep of SST-2"]
-    for words in ("32 · 2e-5", "16 · 1e-4", "batch · learning rate", "accuracy (%)", "all with 4 epochs"):
+    for words in (
+        "32 · 2e-5",
+        "16 · 1e-4",
+        "batch · learning rate",
+        "accuracy (%)",
+        "all with 4 epochs",
+    ):
         assert words in text
     # Six points of five seeds, and a stroke at the median of each.
     drawing = text[text.index('aria-label="Sweep') :].partition("</svg>")[0]
