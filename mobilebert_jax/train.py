@@ -18,8 +18,8 @@ from mobilebert_jax.data.batches import Batches
 from mobilebert_jax.exit_codes import Preempted
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective.losses import Batch, Objective, Params
+from mobilebert_jax.optimizer.build import Optimizer
 from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
-from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.sharding.mesh import peak_flops
@@ -185,7 +185,7 @@ def restore_or_init(stage: Training, checkpoints: Checkpoints, layout: Layout) -
     """Returns the newest checkpoint's state, or else the stage's own initial state."""
     if checkpoints.latest() is None:
         return state_lib.start(stage.initial(), stage.network, stage.optimizer, layout)
-    return checkpoints.restore(state_lib.abstract_state(stage.network, layout))
+    return checkpoints.restore(state_lib.abstract_state(stage.network, stage.optimizer, layout))
 
 
 def _maker(stage: Training, execution: Execution, state: State, key: jax.Array) -> Make:
@@ -210,13 +210,14 @@ def compile_step(
     """
     shardings = state_lib.shardings_of(state)
     mesh: Any = shardings.step.mesh
+    layout = Layout(mesh, execution.fsdp_shard)
     step = make_step(
         phase.objective,
         stage.optimizer,
         execution.micro_batches,
-        shardings.opt_state.first,
+        state_lib.shardings_of(state_lib.abstract_moment(stage.network, layout)),
         phase.part,
-        state_lib.gathering(stage.network, Layout(mesh, execution.fsdp_shard)),
+        state_lib.gathering(stage.network, layout),
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with rules.on(mesh):

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network
+from mobilebert_jax.optimizer.stacked import StackedState
 from mobilebert_jax.training import state as state_lib
 from mobilebert_jax.training.state import Layout
 from tests.parity.cases import QUICK_COMPILATION, random_params
@@ -92,3 +93,14 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
         assert np.isfinite(other).all()
         scale = max(float(np.abs(other).max()), 1e-3 * largest)
         np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * scale)
+
+
+def moments(opt_state: Any) -> tuple[Any, Any]:
+    """Returns Adam's means of the gradient and of its square, each shaped like the parameters."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, StackedState))
+    (state,) = [found for found in states if isinstance(found, StackedState)]
+    blocks, others = state.blocks[0], state.others[0]
+    return (
+        {"blocks": blocks.mu, **others.mu},
+        {"blocks": blocks.nu, **others.nu},
+    )

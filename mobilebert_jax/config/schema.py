@@ -47,6 +47,8 @@ GLUE_TASKS = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "w
 SQUAD_TASKS = ("squad_v1.1", "squad_v2.0")
 FILE_TASKS = ("classify", "tag")
 """Tasks on the user's own files."""
+OPTIMIZERS = ("lamb", "adamw")
+"""Those that have settings of their own; any other is the full name of a function."""
 TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "odd_man_out")
 NETWORKS = ("student", "teacher", "control", "twin", "untrained")
 """What can be fine-tuned."""
@@ -97,7 +99,12 @@ class Tokenizer:
 class Optimizer:
     """Update rule and its rate over time (paper section 4.3)."""
 
-    name: Literal["lamb", "adamw"] = "lamb"
+    name: bounds.Text = "lamb"
+    """`lamb`, `adamw`, or the full name of a function that returns an optax transformation for a
+    `learning_rate`, such as `optax.lion`. Schedule, clipping and learning rates per layer stay;
+    `beta1`, `beta2`, `epsilon`, `weight_decay` and `bias_correction` are not used."""
+    arguments: tuple[bounds.Text, ...] = ()
+    """`NAME=VALUE` of that function."""
     peak_learning_rate: bounds.Rate = 1.5e-3
     warmup_steps: bounds.StepsOrNone = 10_000
     decay: Literal["linear", "constant"] = "linear"

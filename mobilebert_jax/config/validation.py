@@ -6,6 +6,7 @@ from mobilebert_jax.config.schema import (
     EXPORT_FORMATS,
     FILE_TASKS,
     NETWORKS,
+    OPTIMIZERS,
     SQUAD_TASKS,
     STAGES,
     TASKS,
@@ -30,7 +31,7 @@ def problems(config: Config) -> list[str]:
             "execution.cpu_matmul_dtype=bfloat16 rounds the products of precision=float32; "
             "precision=bfloat16 computes all of a block in bfloat16 already"
         )
-    found += _data_problems(config) + _pairing_problems(config)
+    found += _data_problems(config) + _pairing_problems(config) + _optimizer_problems(config)
     if "finetune" in config.stages:
         found += _finetune_problems(config)
     if "export" in config.stages:
@@ -61,6 +62,27 @@ def _data_problems(config: Config) -> list[str]:
             found.append(
                 f"{stage}.batch_size={size} does not divide into "
                 f"execution.micro_batches={config.execution.micro_batches}"
+            )
+    return found
+
+
+def _optimizer_problems(config: Config) -> list[str]:
+    """Names without a dot; a function that a full name calls is looked for when it is built."""
+    found = []
+    for stage in ("teacher", "transfer", "distill"):
+        settings = getattr(config, stage).optimizer
+        key = f"{stage}.optimizer"
+        if settings.name in OPTIMIZERS and settings.arguments:
+            found.append(
+                f"{key}.arguments are those of a named function; {settings.name} takes beta1, "
+                "beta2, epsilon, weight_decay and bias_correction"
+            )
+        elif settings.name not in OPTIMIZERS and "." not in settings.name:
+            choices = ", ".join(map(repr, OPTIMIZERS))
+            found.append(
+                f"{key}.name={settings.name!r} is not one of {choices}, nor the full name of a "
+                "function such as optax.lion; the nearest is "
+                f"{nearest(settings.name, OPTIMIZERS)!r}"
             )
     return found
 

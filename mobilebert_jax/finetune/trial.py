@@ -29,7 +29,7 @@ from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.objective import finetune
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import schedules
-from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.cpu_features import rounds_products
 from mobilebert_jax.sharding.global_batch import to_devices
@@ -207,7 +207,7 @@ def _training(subject: Subject, point: Point, seed: int) -> Training:
         clip_norm=config.clip_norm,
         bias_correction=config.bias_correction,
     )
-    optimizer = Optimizer(
+    optimizer = build(
         settings, schedules.base_rate(settings, steps), schedules.uniform(network.config.layers)
     )
     return Training(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from mobilebert_jax.optimizer.schedules import Multiplier
+from mobilebert_jax.optimizer.stacked import StackedState
 
 Tree = Any
 
@@ -44,9 +45,40 @@ class Part:
         put = jax.tree.map(lambda x, new: x.at[start:stop].set(new), tree["blocks"], part["blocks"])
         return {**tree, "blocks": put}
 
+    def of_state(self, state: Any) -> Any:
+        """Returns the part of an optimiser's state, of which the rest is passed through."""
+        if self.blocks is None:
+            return state
+        start, stop = self.blocks
+
+        def taken(found: Any) -> Any:
+            if not isinstance(found, StackedState):
+                return found
+            return found._replace(blocks=jax.tree.map(lambda x: x[start:stop], found.blocks))
+
+        return jax.tree.map(taken, state, is_leaf=_is_stacked_state)
+
+    def put_state(self, state: Any, part: Any) -> Any:
+        """Returns `state` with `part` in the place that `of_state` took it from."""
+        if self.blocks is None:
+            return part
+        start, stop = self.blocks
+
+        def put(old: Any, new: Any) -> Any:
+            if not isinstance(old, StackedState):
+                return new
+            blocks = jax.tree.map(lambda x, y: x.at[start:stop].set(y), old.blocks, new.blocks)
+            return StackedState(blocks, new.others)
+
+        return jax.tree.map(put, state, part, is_leaf=_is_stacked_state)
+
     def seen(self, gradients: Tree) -> Tree:
         """Returns all gradients but those of blocks outside the part, which are 0."""
         return gradients if self.blocks is None else {**gradients, **self.of(gradients)}
+
+
+def _is_stacked_state(found: Any) -> bool:
+    return isinstance(found, StackedState)
 
 
 EVERYTHING = Part()

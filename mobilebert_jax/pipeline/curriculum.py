@@ -25,8 +25,8 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
 from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import schedules
+from mobilebert_jax.optimizer.build import Optimizer, build
 from mobilebert_jax.optimizer.trainable import Part
-from mobilebert_jax.optimizer.update import Optimizer
 from mobilebert_jax.pipeline.flops import step_flops
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.cpu_features import rounds_products
@@ -118,7 +118,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     teacher = setting.watched_teacher("transfer")
     if settings.strategy == "progressive":
         phases = _progressive_phases(setting.settled, student, teacher)
-        optimizer = Optimizer(
+        optimizer = build(
             settings.optimizer,
             schedules.base_rate(settings.optimizer, steps),
             schedules.progressive(steps, layers, settings.lower_layer_lr_scale),
@@ -128,7 +128,7 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
         objective = transfer.joint_objective(student, teacher, settings)
         flops = step_flops(setting.settled, "transfer")
         phases = (Phase("all layers", 0, steps, objective, flops, part=Part(blocks=(0, layers))),)
-        optimizer = Optimizer(
+        optimizer = build(
             settings.optimizer,
             schedules.base_rate(settings.optimizer, steps),
             schedules.uniform(layers, others=0.0),
@@ -228,9 +228,7 @@ def twin_training(setting: Setting) -> Training:
 
 
 def _optimizer(settings: schema.Optimizer, steps: int, model: ModelConfig) -> Optimizer:
-    return Optimizer(
-        settings, schedules.base_rate(settings, steps), schedules.uniform(model.layers)
-    )
+    return build(settings, schedules.base_rate(settings, steps), schedules.uniform(model.layers))
 
 
 def _taught_start(setting: Setting, teacher_params: Params) -> Params:

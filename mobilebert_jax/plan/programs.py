@@ -108,7 +108,7 @@ def arguments(program: Program, layout: Layout) -> Arguments:
     key = jax.eval_shape(lambda: jax.random.key(0))
     whole = rules.replicated(layout.mesh)
     return Arguments(
-        state_lib.abstract_state(program.training.network, layout),
+        state_lib.abstract_state(program.training.network, program.training.optimizer, layout),
         program.training.teacher,
         batch,
         jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole),

@@ -99,7 +99,7 @@ class Checkpoints:
 
         Raises OSError when the save before this one failed for want of storage.
         """
-        self._save(step, params=state.params, opt_state=state.opt_state._asdict())
+        self._save(step, params=state.params, opt_state=_named(state.opt_state))
 
     def save_params(self, params: Params, step: int) -> None:
         """As `save`, of parameters that are not trained any further."""
@@ -149,13 +149,15 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(abstract.params),
-                opt_state=ocp.args.StandardRestore(abstract.opt_state._asdict()),
+                opt_state=ocp.args.StandardRestore(_named(abstract.opt_state)),
             ),
         )
-        moments = type(abstract.opt_state)(**restored["opt_state"])
+        structure = jax.tree.structure(abstract.opt_state)
+        leaves = [restored["opt_state"][name] for name in _named(abstract.opt_state)]
+        opt_state = jax.tree.unflatten(structure, leaves)
         sharding = abstract.step.sharding
         step_array = jax.jit(lambda: jnp.int32(step), out_shardings=sharding)()
-        return State(restored["params"], moments, step_array)
+        return State(restored["params"], opt_state, step_array)
 
     def wait(self) -> None:
         """Waits for the save under way and for its seal; raises as `save` does."""
@@ -175,6 +177,12 @@ class Checkpoints:
             self._sealer.shutdown()
             self._manager.close()
         processes.wait_for_all("checkpoints closed")
+
+
+def _named(opt_state: Any) -> dict[str, Any]:
+    """Returns the leaves of an optimiser's state by name, for storage knows no tuples."""
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager

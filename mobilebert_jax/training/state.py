@@ -12,13 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.optimizer import spike_filter
+from mobilebert_jax.optimizer.build import Optimizer
 from mobilebert_jax.optimizer.masks import is_stacked
-from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.sharding import rules
 
 Params = dict[str, Any]
@@ -28,7 +28,7 @@ class State(NamedTuple):
     """`step` counts the steps taken; step `step` is the next one."""
 
     params: Params
-    opt_state: Moments
+    opt_state: optax.OptState
     step: jax.Array
 
 
@@ -97,13 +97,44 @@ def _abstract(network: Network, mesh: jax.sharding.Mesh, cut_fsdp: bool) -> Para
     )
 
 
-def abstract_state(network: Network, layout: Layout) -> State:
-    """Returns the shapes, types and shardings of a training state, computing nothing."""
+def abstract_state(network: Network, optimizer: Optimizer, layout: Layout) -> State:
+    """Returns the shapes, types and shardings of a training state, computing nothing.
+
+    What the optimiser keeps in the shape of a parameter is sharded like it; all else is replicated.
+    """
     whole = rules.replicated(layout.mesh)
-    moment = _abstract(network, layout.mesh, cut_fsdp=True)
-    norms: Any = jax.ShapeDtypeStruct((spike_filter.WINDOW,), jnp.float32, sharding=whole)
+    like = _by_name(abstract_moment(network, layout))
+
+    def placed(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        param = like.get(_parameter_name(path))
+        sharding = param.sharding if param and param.shape == leaf.shape else whole
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    params = abstract_params(network, layout)
+    opt_state = jax.tree_util.tree_map_with_path(placed, jax.eval_shape(optimizer.init, params))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    return State(abstract_params(network, layout), Moments(moment, moment, norms), step)
+    return State(params, opt_state, step)
+
+
+def abstract_moment(network: Network, layout: Layout) -> Params:
+    """Returns shapes and shardings of what an optimiser keeps in the shape of the parameters."""
+    return _abstract(network, layout.mesh, cut_fsdp=True)
+
+
+def _by_name(params: Params) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {tuple(key.key for key in path): leaf for path, leaf in leaves}
+
+
+def _parameter_name(path: Any) -> tuple[str, ...]:
+    """Returns the name of the parameter that a leaf of the optimiser's state belongs to."""
+    names: list[str] = []
+    for key in reversed(path):
+        if not isinstance(key, jax.tree_util.DictKey):
+            break
+        names.insert(0, key.key)
+    stacked = jax.tree_util.GetAttrKey("blocks") in path
+    return ("blocks", *names) if stacked else tuple(names)
 
 
 def init_params(network: Network, layout: Layout, seed: int, stream: int) -> Params:
@@ -115,7 +146,7 @@ def init_params(network: Network, layout: Layout, seed: int, stream: int) -> Par
 
 def start(params: Params, network: Network, optimizer: Optimizer, layout: Layout) -> State:
     """Returns the state before the first step, laid out as `abstract_state` says."""
-    abstract = abstract_state(network, layout)
+    abstract = abstract_state(network, optimizer, layout)
     moments = jax.jit(optimizer.init, out_shardings=shardings_of(abstract.opt_state))(params)
     step = jax.jit(lambda: jnp.int32(0), out_shardings=abstract.step.sharding)()
     return State(params, moments, step)

@@ -1,8 +1,8 @@
 """One training step, for any objective and any update rule.
 
 k micro-batches give the gradient of one batch: the weights of all terms are those of the whole
-batch, so the parts only have to be summed. A step whose loss or gradient is not finite is not
-applied; it counts as a step and is reported.
+batch, so the parts only have to be summed. A step whose loss, gradient or update is not finite is
+not applied; it counts as a step and is reported.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
+from mobilebert_jax.optimizer.build import Optimizer
+from mobilebert_jax.optimizer.gradient_norm import SpikeState, gradient_norm
 from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
-from mobilebert_jax.optimizer.update import Moments, Optimizer
 from mobilebert_jax.training.state import State
 
 Metrics = dict[str, jax.Array]
@@ -53,28 +55,30 @@ def make_step(
         gradients = sums.gradient
         if gradient_shardings is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
-        updates, moments, figures = optimizer.update(
-            gradients, state.opt_state, state.params, state.step, part
+        norm = gradient_norm(gradients, part)
+        params, opt_state = part.of(state.params), part.of_state(state.opt_state)
+        updates, new_opt_state = optimizer.transformation.update(
+            part.of(gradients), opt_state, params, step=state.step, gradient_norm=norm, part=part
         )
-        finite = jnp.isfinite(sums.loss) & jnp.isfinite(figures["gradient_norm"])
-        applied = finite & (figures["spike"] == 0) if "spike" in figures else finite
+        # A finite gradient is not enough: a learning rate may be too large for its update.
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
+        finite &= jnp.isfinite(optax.tree.norm(updates))
 
-        def kept(old: Params, new: Params) -> Params:
-            chosen = jax.tree.map(lambda n, o: jnp.where(applied, n, o), new, part.of(old))
-            changed: Params = part.put(old, chosen)
-            return changed
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
-        before = state.opt_state
-        params = kept(state.params, jax.tree.map(jnp.add, part.of(state.params), updates))
-        moments = Moments(
-            kept(before.first, moments.first),
-            kept(before.second, moments.second),
-            before.recent_norms,
-        )
-        moments = optimizer.remember(moments, figures["gradient_norm"], state.step)
+        new_params = part.put(state.params, chosen(jax.tree.map(jnp.add, params, updates), params))
+        new_opt_state = part.put_state(state.opt_state, chosen(new_opt_state, opt_state))
         metrics = {name: mean.value() for name, mean in sums.figures.items()}
-        metrics |= {"loss": sums.loss, **figures, "nonfinite": (~finite).astype(jnp.float32)}
-        return State(params, moments, state.step + 1), metrics
+        metrics |= {
+            "loss": sums.loss,
+            "gradient_norm": norm,
+            "learning_rate": optimizer.learning_rate(state.step),
+            "nonfinite": (~finite).astype(jnp.float32),
+        }
+        if isinstance(new_opt_state, SpikeState):
+            metrics["spike"] = new_opt_state.spike
+        return State(new_params, new_opt_state, state.step + 1), metrics
 
     return step
 

@@ -14,7 +14,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import tokenizer, tokenizer_base
+from mobilebert_jax.data import tokenizer, tokenizer_base, wordpiece
 from mobilebert_jax.data.wordpiece import WordPiece
 
 KINDS = ("wordpiece", "sentencepiece_unigram", "sentencepiece_bpe")
@@ -180,7 +180,7 @@ def check_spans(made, texts):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_spans_come_with_the_same_ids_on_awkward_text(trained, kind, monkeypatch):
-    monkeypatch.setattr(tokenizer, "_SPAN_TEXTS", 5)
+    monkeypatch.setattr(wordpiece, "_SPAN_TEXTS", 5)
     check_spans(trained[kind], [*AWKWARD, *LINES[:3]])
 
 
@@ -278,7 +278,7 @@ def test_forgetting_words_changes_no_id(trained, tmp_path, monkeypatch):
     expected = trained["wordpiece"].encode(LINES)
     trained["wordpiece"].save(tmp_path)
     fresh = tokenizer.load(tmp_path, settings("wordpiece"))
-    monkeypatch.setattr(tokenizer, "_MEMO_CHARACTERS", 30)
+    monkeypatch.setattr(wordpiece, "_MEMO_CHARACTERS", 30)
     assert [fresh.encode([line])[0] for line in LINES] == expected
     assert fresh._memo_characters < 100
 
@@ -288,9 +288,9 @@ def test_words_learned_together_have_the_ids_of_each_alone(
     trained, tmp_path, monkeypatch, together
 ):
     trained["wordpiece"].save(tmp_path)
-    monkeypatch.setattr(tokenizer, "_JOINED_WORDS", 1)
+    monkeypatch.setattr(wordpiece, "_JOINED_WORDS", 1)
     expected = tokenizer.load(tmp_path, settings("wordpiece")).encode([*LINES, *AWKWARD])
-    monkeypatch.setattr(tokenizer, "_JOINED_WORDS", together)
+    monkeypatch.setattr(wordpiece, "_JOINED_WORDS", together)
     assert tokenizer.load(tmp_path, settings("wordpiece")).encode([*LINES, *AWKWARD]) == expected
 
 

@@ -12,8 +12,11 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder, quantization, sizes
 from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.optimizer import schedules
+from mobilebert_jax.optimizer.build import build
+from mobilebert_jax.optimizer.gradient_norm import gradient_norm
 from mobilebert_jax.optimizer.masks import is_range
-from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.optimizer.trainable import EVERYTHING
+from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -110,18 +113,22 @@ def test_an_update_moves_a_range_a_thousandth_of_the_way_and_nothing_else_of_it(
     settings = schema.Optimizer(
         name="adamw", peak_learning_rate=1e-2, warmup_steps=0, decay="constant", clip_norm=1.0
     )
-    optimizer = Optimizer(settings, schedules.base_rate(settings, 10), schedules.uniform(2))
+    optimizer = build(settings, schedules.base_rate(settings, 10), schedules.uniform(2))
     gradients = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.full_like(x, 5.0 if is_range(path) else 1e-3), params
     )
-    updates, moments, figures = jax.jit(
-        lambda g, p: optimizer.update(g, optimizer.init(p), p, jnp.int32(0))
+    norm = gradient_norm(gradients, EVERYTHING)
+    updates, opt_state = jax.jit(
+        lambda g, p: optimizer.transformation.update(
+            g, optimizer.init(p), p, step=jnp.int32(0), gradient_norm=norm
+        )
     )(gradients, params)
     others = sum(x.size for path, x in jax.tree_util.tree_leaves_with_path(params)
                  if not is_range(path))  # fmt: skip
-    assert figures["gradient_norm"] == pytest.approx(1e-3 * others**0.5, rel=1e-4)
+    assert float(norm) == pytest.approx(1e-3 * others**0.5, rel=1e-4)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         if is_range(path):
             np.testing.assert_allclose(update, -0.005, rtol=1e-5)
-    assert all((m == 0).all() for path, m in jax.tree_util.tree_leaves_with_path(moments.first)
+    first, _ = tiny.moments(opt_state)
+    assert all((m == 0).all() for path, m in jax.tree_util.tree_leaves_with_path(first)
                if is_range(path))  # fmt: skip

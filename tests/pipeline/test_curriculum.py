@@ -189,7 +189,6 @@ def test_phases_tile_the_steps_and_follow_the_schedule(
     )
     training = curriculum.transfer_training(setting(settings), {})
     assert training.steps == digest.transfer_steps(settings) == layers * length
-    assert training.optimizer.restart_every == length
     found = {
         step: phase.figures["layer"]
         for phase in training.phases

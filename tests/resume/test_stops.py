@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mobilebert_jax import main as main_module
@@ -19,8 +20,7 @@ from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.exit_codes import NonFinite, Preempted
 from mobilebert_jax.objective import pretrain
 from mobilebert_jax.objective.losses import Measured
-from mobilebert_jax.optimizer import spike_filter
-from mobilebert_jax.optimizer.update import Moments
+from mobilebert_jax.optimizer.build import AdamState
 from mobilebert_jax.pipeline import curriculum, runner
 from mobilebert_jax.training.checkpoint import Checkpoints, load_params
 from mobilebert_jax.training.health import StopRequest
@@ -235,7 +235,7 @@ def test_the_command_line_exits_with_3(
 
 def state(value: float) -> State:
     params = {"layer": {"kernel": jnp.full((3, 2), value)}}
-    return State(params, Moments(params, params, spike_filter.no_norms()), jnp.int32(0))
+    return State(params, (AdamState(params, params), optax.EmptyState()), jnp.int32(0))
 
 
 def abstract(shape: tuple[int, ...] = (3, 2)) -> dict[str, Any]:
@@ -261,11 +261,12 @@ def test_the_newest_state_comes_back_with_its_step(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", 2)
     params = abstract()
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=params["layer"]["kernel"].sharding)
-    norms: Any = jax.ShapeDtypeStruct((spike_filter.WINDOW,), jnp.float32, sharding=step.sharding)
-    restored = checkpoints.restore(State(params, Moments(params, params, norms), step))
+    opt_state = (AdamState(params, params), optax.EmptyState())
+    restored = checkpoints.restore(State(params, opt_state, step))
     checkpoints.close()
     assert int(restored.step) == 9
-    for tree in (restored.params, restored.opt_state.first, restored.opt_state.second):
+    assert jax.tree.structure(restored.opt_state) == jax.tree.structure(opt_state)
+    for tree in (restored.params, *restored.opt_state[0]):
         np.testing.assert_array_equal(tree["layer"]["kernel"], np.full((3, 2), 9.0))
 
 

@@ -12,7 +12,7 @@ from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, pretrain, transfer
 from mobilebert_jax.objective.losses import Objective
 from mobilebert_jax.optimizer import schedules
-from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.mesh import make_mesh
 from mobilebert_jax.training import state as state_lib
@@ -21,7 +21,7 @@ from mobilebert_jax.training.step import make_step
 from tests import tiny
 
 SETTINGS = schema.Optimizer(warmup_steps=0, decay="linear", peak_learning_rate=0.01)
-OPTIMIZER = Optimizer(SETTINGS, schedules.base_rate(SETTINGS, 20), schedules.uniform(tiny.LAYERS))
+OPTIMIZER = build(SETTINGS, schedules.base_rate(SETTINGS, 20), schedules.uniform(tiny.LAYERS))
 
 STAGES: dict[str, tuple[Network, Objective, bool]] = {
     "teacher": (tiny.TEACHER, pretrain.objective(tiny.TEACHER, dropout=True), False),
@@ -62,7 +62,8 @@ def compiled(stage: str, layout: Layout, given: Any) -> Any:
     """Returns the compiled step of `stage`, made as the train loop makes it."""
     shardings = state_lib.shardings_of(given[0])
     gathered = state_lib.gathering(STAGES[stage][0], layout)
-    step = make_step(STAGES[stage][1], OPTIMIZER, 1, shardings.opt_state.first, gathered=gathered)
+    moments = state_lib.shardings_of(state_lib.abstract_moment(STAGES[stage][0], layout))
+    step = make_step(STAGES[stage][1], OPTIMIZER, 1, moments, gathered=gathered)
     jitted = tiny.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     with rules.on(layout.mesh):
         return jitted.lower(*given).compile()

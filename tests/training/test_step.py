@@ -12,14 +12,14 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.objective import distill, pretrain, transfer
 from mobilebert_jax.objective.losses import Mean, Measured, Objective, Term
 from mobilebert_jax.optimizer import schedules
-from mobilebert_jax.optimizer.update import Optimizer
+from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.training.state import State
 from mobilebert_jax.training.step import Step, Sums, gradient, make_step
 from tests import tiny
 
 KEY = jax.random.key(0)
 SETTINGS = schema.Optimizer(warmup_steps=0, decay="constant", peak_learning_rate=0.01)
-OPTIMIZER = Optimizer(SETTINGS, schedules.base_rate(SETTINGS, 10), schedules.uniform(tiny.LAYERS))
+OPTIMIZER = build(SETTINGS, schedules.base_rate(SETTINGS, 10), schedules.uniform(tiny.LAYERS))
 
 # Micro-batches
 
