@@ -146,6 +146,7 @@ def train(
                     goodput.keep()
                     raise Preempted(f"{stage.name} is saved at step {step + 1}")
         skipped.look_at(meters.flush())
+        skipped.check_some_applied(stage.steps)
         profiler.close()
         with goodput.spent("save"):
             checkpoints.wait()

@@ -97,12 +97,15 @@ class Checkpoints:
     def save(self, state: State, step: int) -> None:
         """Starts saving `state`, taken after `step` steps; returns before it is on disk.
 
-        Raises OSError when the save before this one failed for want of storage.
+        Raises OSError when the save before this one failed for want of storage, and NonFinite,
+        before anything is written, when a parameter is not finite.
         """
+        _check_finite(state.params, self._directory)
         self._save(step, params=state.params, opt_state=_named(state.opt_state))
 
     def save_params(self, params: Params, step: int) -> None:
         """As `save`, of parameters that are not trained any further."""
+        _check_finite(params, self._directory)
         self._save(step, params=params)
 
     def _save(self, step: int, **items: Any) -> None:
@@ -177,6 +180,23 @@ class Checkpoints:
             self._sealer.shutdown()
             self._manager.close()
         processes.wait_for_all("checkpoints closed")
+
+
+@jax.jit
+def _finite(params: Params) -> list[jax.Array]:
+    return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+
+
+def _check_finite(params: Params, directory: Path) -> None:
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    bad = [path for path, finite in zip(paths, _finite(params), strict=True) if not finite]
+    if bad:
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in bad]
+        raise NonFinite(
+            f"{directory.parent.name}: {len(bad)} of {len(paths)} parameters hold numbers that are "
+            f"not finite, first {names[0]}; they are not saved, and the checkpoint before them is "
+            "the newest"
+        )
 
 
 def _named(opt_state: Any) -> dict[str, Any]:

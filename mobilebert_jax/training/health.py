@@ -39,10 +39,18 @@ class SkippedSteps:
         steps = self.nonfinite() | ({int(row["step"])} if row["nonfinite"] else set())
         if len(steps) >= self._limit:
             raise NonFinite(
-                f"{len(steps)} steps had a loss or gradient that is not finite and were not "
-                f"applied (steps {', '.join(map(str, sorted(steps)[-10:]))}); see {self._path}. "
-                "A lower peak_learning_rate, or precision='float32', is the usual remedy; more are "
+                f"{len(steps)} steps had a loss, gradient or update that is not finite and were "
+                f"not applied (steps {', '.join(map(str, sorted(steps)[-10:]))}); see "
+                f"{self._path}. A lower peak_learning_rate, or precision='float32', is the usual remedy; more are "
                 "tolerated with execution.max_nonfinite"
+            )
+
+    def check_some_applied(self, steps: int) -> None:
+        """Raises NonFinite when none of the stage's `steps` was applied, however few they are."""
+        if steps and len(self.nonfinite()) >= steps:
+            raise NonFinite(
+                f"no step of {steps} was applied: the loss, gradient or update of each was not "
+                f"finite; see {self._path}. A lower peak_learning_rate is the usual remedy"
             )
 
     def nonfinite(self) -> set[int]:

@@ -23,7 +23,7 @@ from mobilebert_jax.objective.losses import Measured
 from mobilebert_jax.optimizer.build import AdamState
 from mobilebert_jax.pipeline import curriculum, runner
 from mobilebert_jax.training.checkpoint import Checkpoints, load_params
-from mobilebert_jax.training.health import StopRequest
+from mobilebert_jax.training.health import SkippedSteps, StopRequest
 from mobilebert_jax.training.metrics import Meters, read_rows
 from mobilebert_jax.training.state import Layout, State
 from tests import miniature
@@ -229,7 +229,7 @@ def test_the_command_line_exits_with_3(
     ]
     assert main_module.main(arguments) == 3
     printed = capsys.readouterr().err
-    assert printed.startswith("error: 3 steps had a loss or gradient that is not finite")
+    assert printed.startswith("error: 3 steps had a loss, gradient or update that is not finite")
     assert "Traceback" not in printed
 
 
@@ -268,6 +268,30 @@ def test_the_newest_state_comes_back_with_its_step(tmp_path: Path) -> None:
     assert jax.tree.structure(restored.opt_state) == jax.tree.structure(opt_state)
     for tree in (restored.params, *restored.opt_state[0]):
         np.testing.assert_array_equal(tree["layer"]["kernel"], np.full((3, 2), 9.0))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_checkpoint_that_is_not_finite_is_not_written(tmp_path: Path, bad: float) -> None:
+    folder = tmp_path / "teacher-0123abcd" / "checkpoints"
+    saved(folder, 4)
+    checkpoints = Checkpoints(folder, 2)
+    for save in (
+        lambda: checkpoints.save(state(bad), 9),
+        lambda: checkpoints.save_params(state(bad).params, 9),
+    ):
+        with pytest.raises(NonFinite, match=r"teacher-0123abcd: 1 of 1 parameters .* layer/kernel"):
+            save()
+    checkpoints.close()
+    assert Checkpoints(folder, 2).latest() == 4
+
+
+def test_a_stage_of_which_no_step_was_applied_is_not_finished(tmp_path: Path) -> None:
+    skipped = SkippedSteps(tmp_path / "skipped.jsonl", 5)
+    for step in range(3):
+        skipped.look_at({"step": step, "nonfinite": 1.0})
+    skipped.check_some_applied(4)
+    with pytest.raises(NonFinite, match="no step of 3 was applied"):
+        skipped.check_some_applied(3)
 
 
 def test_a_torn_checkpoint_is_not_taken_for_one(tmp_path: Path) -> None:

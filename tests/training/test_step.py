@@ -1,6 +1,7 @@
 """One step: micro-batches, steps that are not applied, random keys, donated buffers."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -135,6 +136,18 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(
     recovered, metrics = simple_step(after, None, GOOD, KEY)
     assert float(metrics["nonfinite"]) == 0.0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(recovered.params))
+
+
+@pytest.mark.parametrize("rate", [1e30, math.inf, math.nan])
+def test_an_update_that_is_not_finite_is_not_applied(rate: float) -> None:
+    """Loss and gradient are finite here; no setting allows such a learning rate."""
+    optimizer = build(SETTINGS, lambda step: jnp.float32(rate), schedules.uniform(3))
+    before = simple_state()
+    after, metrics = jax.jit(make_step(simple_objective, optimizer))(before, None, GOOD, KEY)
+    assert np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["gradient_norm"]))
+    assert float(metrics["nonfinite"]) == 1.0
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, before.opt_state)
 
 
 def test_the_key_of_a_step_depends_on_its_number_alone(simple_step: Step) -> None:
