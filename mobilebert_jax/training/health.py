@@ -38,11 +38,12 @@ class SkippedSteps:
             lines.keep()
         steps = self.nonfinite() | ({int(row["step"])} if row["nonfinite"] else set())
         if len(steps) >= self._limit:
+            numbers = ", ".join(map(str, sorted(steps)[-10:]))
             raise NonFinite(
                 f"{len(steps)} steps had a loss, gradient or update that is not finite and were "
-                f"not applied (steps {', '.join(map(str, sorted(steps)[-10:]))}); see "
-                f"{self._path}. A lower peak_learning_rate, or precision='float32', is the usual remedy; more are "
-                "tolerated with execution.max_nonfinite"
+                f"not applied (steps {numbers}); see {self._path}. A lower peak_learning_rate, or "
+                "precision='float32', is the usual remedy; more are tolerated with "
+                "execution.max_nonfinite"
             )
 
     def check_some_applied(self, steps: int) -> None:

@@ -1,8 +1,9 @@
 """One training step, for any objective and any update rule.
 
 k micro-batches give the gradient of one batch: the weights of all terms are those of the whole
-batch, so the parts only have to be summed. A step whose loss, gradient or update is not finite is
-not applied; it counts as a step and is reported.
+batch, so the parts only have to be summed; dropout masks follow an example's place in the batch. A
+step whose loss, gradient or update is not finite is not applied; it counts as a step and is
+reported.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mobilebert_jax.model.dropout import examples_of_batch
 from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
 from mobilebert_jax.optimizer.build import Optimizer
 from mobilebert_jax.optimizer.gradient_norm import SpikeState, gradient_norm
@@ -104,8 +106,8 @@ def gradient(
 
     def accumulate(total: Sums, index: jax.Array) -> tuple[Sums, None]:
         rows = {name: x[index] for name, x in parts.items()}
-        part_key = jax.random.fold_in(key, index)
-        part = _sums(objective, params, teacher, rows, part_key, weights)
+        with examples_of_batch(index, micro_batches):
+            part = _sums(objective, params, teacher, rows, key, weights)
         return jax.tree.map(jnp.add, total, part), None
 
     zero = jax.tree.map(

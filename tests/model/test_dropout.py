@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax.model.dropout import Dropout, keep_mask
+from mobilebert_jax.model.dropout import Dropout, examples_of_batch, keep_mask
 
 SHAPE = (8, 64, 256)
 
@@ -42,6 +42,15 @@ def test_the_same_key_gives_the_same_mask_on_any_mesh() -> None:
     make = jax.jit(lambda key: keep_mask(key, SHAPE, 0.1))
     cut = jax.jit(lambda key: keep_mask(key, SHAPE, 0.1), out_shardings=sharding)
     np.testing.assert_array_equal(cut(jax.random.key(3)), make(jax.random.key(3)))
+
+
+def test_an_example_has_its_mask_in_every_part_of_its_batch() -> None:
+    whole = keep_mask(jax.random.key(3), SHAPE, 0.1)
+    for first in range(4):
+        with examples_of_batch(jnp.int32(first), 4):
+            part = keep_mask(jax.random.key(3), (2, *SHAPE[1:]), 0.1)
+        np.testing.assert_array_equal(part, whole[first::4])
+    np.testing.assert_array_equal(keep_mask(jax.random.key(3), SHAPE, 0.1), whole)
 
 
 def test_what_stays_is_scaled_and_passes_the_gradient() -> None:

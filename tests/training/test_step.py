@@ -26,6 +26,7 @@ OPTIMIZER = build(SETTINGS, schedules.base_rate(SETTINGS, 10), schedules.uniform
 
 OBJECTIVES: dict[str, Objective] = {
     "pretraining": pretrain.objective(tiny.TEACHER, dropout=False),
+    "dropout": pretrain.objective(tiny.TEACHER, dropout=True),
     "transfer": transfer.objective(tiny.STUDENT, tiny.TEACHER, schema.Transfer(), 0),
     "distillation": distill.objective(tiny.STUDENT, tiny.TEACHER, schema.Distill()),
 }
@@ -34,7 +35,7 @@ OBJECTIVES: dict[str, Objective] = {
 @functools.cache
 def sums_of(name: str, micro_batches: int) -> Sums:
     """Returns gradient, loss and figures of a batch whose parts are very unequal."""
-    params = tiny.teacher_params() if name == "pretraining" else tiny.student_params()
+    params = tiny.teacher_params() if name in ("pretraining", "dropout") else tiny.student_params()
     run = tiny.jit(functools.partial(gradient, OBJECTIVES[name], micro_batches=micro_batches))
     return run(params, tiny.teacher_params(), tiny.batch(), KEY)
 
@@ -57,6 +58,10 @@ def test_micro_batches_add_up_to_the_batch(name: str, micro_batches: int) -> Non
     for figure, mean in whole.figures.items():
         assert float(parts.figures[figure].value()) == pytest.approx(float(mean.value()), rel=1e-5)
         assert float(parts.figures[figure].weight) == float(mean.weight)
+
+
+def test_dropout_is_on_where_it_is_compared() -> None:
+    assert float(sums_of("dropout", 1).loss) != float(sums_of("pretraining", 1).loss)
 
 
 # Steps of an objective that needs no network
