@@ -1,12 +1,13 @@
-"""The door: flags -> typed config -> stages, with one readable line for every mistake.
+"""The entry point: flags -> typed config -> stages, with one readable line for every mistake.
 
-    python -m mobilebert_jax.main --config=experiments/progressive_kt.py:demo --config.seed=1
+    mobilebert-jax progressive_kt:demo --config.seed=1
 
 Exit codes: see exit_codes.py.
 """
 
 import errno
 import faulthandler
+import importlib.metadata
 import os
 import re
 import runpy
@@ -33,7 +34,8 @@ from mobilebert_jax.exit_codes import (
     Preempted,
 )
 
-USAGE = """usage: mobilebert-jax --config=EXPERIMENT.py[:SCALE] [--config.KEY=VALUE ...] [FLAGS]
+USAGE = """usage: mobilebert-jax EXPERIMENT[:SCALE] [--config.KEY=VALUE ...] [FLAGS]
+  EXPERIMENT is a path, or the name of one that comes with the package, such as progressive_kt
   --dry_run                 show parameters and stages, and do nothing
   --plan=TOPOLOGY           compile every stage for that machine, and say what it needs and takes
     --suggest               find the settings with the least estimated time that fit
@@ -65,9 +67,8 @@ def parse(arguments: Sequence[str]) -> Order:
 
     Raises InputError naming the mistake and the nearest valid choice.
     """
-    arguments = _with_equals_signs(arguments)
-    experiment = _experiment(arguments)
-    _check_experiment(experiment)
+    arguments, experiment = _with_experiment(_with_equals_signs(arguments))
+    _check_scale(experiment)
     known = _parse_flags([f"--config={experiment}"])
     _check_overrides(arguments, list(flatten(known.config.to_dict())), list(known))
     values = _parse_flags(arguments)
@@ -124,23 +125,54 @@ def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def _experiment(arguments: Sequence[str]) -> str:
-    """Returns what follows `--config`, a file with or without `:SCALE`."""
-    for argument in arguments:
-        match = re.fullmatch(r"--?config=(.+)", argument)
+def _with_experiment(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """Returns the arguments and the experiment's `PATH[:SCALE]`, which they name by `--config=`.
+
+    The experiment is the first argument, or what follows `--config`.
+    """
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0] = f"--config={arguments[0]}"
+    for index, argument in enumerate(arguments):
+        match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
         if match:
-            return match[1]
+            experiment = f"{_find_experiment(match[1])}{match[2] or ''}"
+            arguments[index] = f"--config={experiment}"
+            return arguments, experiment
     raise InputError(f"no experiment given\n{USAGE}")
 
 
-def _check_experiment(experiment: str) -> None:
-    """Finds a misspelt file or scale before the flag library turns it into a traceback."""
+def _find_experiment(name: str) -> Path:
+    """Returns the file of an experiment; raises InputError with the nearest one."""
+    if Path(name).is_file():
+        return Path(name)
+    bundled = {path.stem: path for path in _bundled_experiments()}
+    if name in bundled:
+        return bundled[name]
+    known = list(bundled)
+    if Path(name).suffix:
+        folder = Path(name).parent if Path(name).parent.is_dir() else Path("experiments")
+        known = [str(path) for path in sorted(folder.glob("*.py"))] or known
+    hint = f"; the nearest is {nearest(name, known)}" if known else ""
+    raise InputError(f"there is no experiment {name}{hint}")
+
+
+def _bundled_experiments() -> list[Path]:
+    """Returns the experiments beside the package's source, or of the installed distribution."""
+    source = Path(__file__).parent.parent / "experiments"
+    if source.is_dir():
+        return sorted(source.glob("*.py"))
+    try:
+        files = importlib.metadata.files("mobilebert-jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = [Path(str(file.locate())) for file in files if file.parent.name == "experiments"]
+    return sorted(path for path in found if path.suffix == ".py")
+
+
+def _check_scale(experiment: str) -> None:
+    """Finds a misspelt scale before the flag library turns it into a traceback."""
     path, given, scale = experiment.partition(":")
-    if not Path(path).is_file():
-        folder = Path(path).parent if Path(path).parent.is_dir() else Path("experiments")
-        known = [str(p) for p in sorted(folder.glob("*.py"))]
-        hint = f"; the nearest is {nearest(path, known)}" if known else ""
-        raise InputError(f"there is no experiment {path}{hint}")
     allowed = runpy.run_path(path).get("SCALES", ())
     if given and allowed and scale not in allowed:
         raise InputError(

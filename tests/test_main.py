@@ -25,6 +25,12 @@ MISTAKES = [
     (("--config=experimants/progressive_kt.py",), "the nearest is experiments/progressive_kt.py"),
     (("--config=experiments/progressive_kt.py:papr",), "the nearest is 'paper'"),
     (("--config=experiments/progressive_kt.py:",), "has no scale ''"),
+    (
+        ("progresive_kt:demo",),
+        "there is no experiment progresive_kt; the nearest is progressive_kt",
+    ),
+    (("progressive_kt:papr",), "has no scale 'papr'"),
+    (("progressive_kt", "distill"), "unexpected argument 'distill'"),
     ((DEMO, "--config.distill.temprature=2"), "the nearest is config.distill.temperature"),
     ((DEMO, "--config.distill=2"), "there is no setting config.distill;"),
     ((DEMO, "--config.seed"), "--config.seed needs a value"),
@@ -59,6 +65,18 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     assert printed.err.startswith("error: ") and printed.err.count("error: ") == 1
     assert message in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_an_experiment_is_found_by_its_name_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_name = main_module.parse(["glue:search", "--config.seed=7"]).config
+    by_path = main_module.parse([f"--config={ROOT}/experiments/glue.py:search", "--config.seed=7"])
+    assert by_name == by_path.config and by_name.seed == 7
+    # A file of that name goes before it.
+    (tmp_path / "glue").write_text((ROOT / "experiments/tag.py").read_text())
+    assert main_module.parse(["glue:quick"]).config.name.startswith("tag")
 
 
 def test_the_process_ends_with_the_code_and_without_a_traceback() -> None:
