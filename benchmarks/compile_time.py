@@ -63,7 +63,7 @@ def trainings(config: Config, mesh: jax.sharding.Mesh) -> list[train.Training]:
     if config.transfer.strategy in ("progressive", "joint"):
         stages.append(curriculum.transfer_training(setting, teacher))
     stages.append(curriculum.distill_training(setting, teacher, None))
-    return [*stages, curriculum.twin_training(setting)]
+    return [*stages, curriculum.baseline_training(setting)]
 
 
 def measure(

@@ -134,12 +134,12 @@ def compile_row(row: Row, config: Config, layout: Layout) -> Compiled:
     """Compiles the step of `row`; says so where it needs more memory than there is."""
     if row.stage == "gated":
         return compile_program(gated(config, layout), config, layout)
-    stage = {"student": "twin"}.get(row.stage, row.stage)
+    stage = {"student": "baseline"}.get(row.stage, row.stage)
     return compile_program(programs.program(config, layout, stage, row.layer), config, layout)
 
 
 def measure(row: Row, choice: Choice, hardware: topology.Topology) -> dict[str, Any]:
-    """Returns the figures of one row under one choice."""
+    """Returns the metrics of one row under one choice."""
     config = published(choice, row)
     mesh = make_mesh(config.execution.mesh, devices.compile_only(hardware))
     found = compile_row(row, config, Layout(mesh, config.execution.fsdp_shard))
@@ -199,10 +199,10 @@ def main() -> None:
     ]
     versions = {name: metadata.version(name) for name in ("jax", "libtpu")}
     print(f"{hardware.name}, batch {BATCH}, length 512, {versions}", flush=True)
-    figures = []
+    metrics = []
     for row, choice in itertools.product(wanted, choices):
         one = measure(row, choice, hardware)
-        figures.append(one)
+        metrics.append(one)
         took = "does not fit" if one["milliseconds"] is None else f"{one['milliseconds']:.1f} ms"
         print(
             f"{row.label:<20} {choice} {took:>12}"
@@ -211,7 +211,7 @@ def main() -> None:
         )
     if arguments.out:
         made_on = {"hardware": hardware.name, "python": platform.python_version(), **versions}
-        arguments.out.write_text(json.dumps({**made_on, "steps": figures}, indent=1) + "\n")
+        arguments.out.write_text(json.dumps({**made_on, "steps": metrics}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

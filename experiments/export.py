@@ -20,9 +20,9 @@ training rows.
 Hardware and cost: two CPU cores; a network of published size takes about half a minute a file, and
 three minutes in full integers.
 
-Expected, dev sets, the published student with 8-bit weights (unverified figures): MNLI, QNLI,
+Expected, dev sets, the published student with 8-bit weights (unverified metrics): MNLI, QNLI,
 SST-2 and SQuAD within 0.2 points of float32, MRPC within 0.5. Full integers lose more: public
-figures for SQuAD v1.1 are one to two points of F1.
+metrics for SQuAD v1.1 are one to two points of F1.
 """
 
 import ml_collections

@@ -9,17 +9,16 @@ and from the teacher.
     launch/run.sh experiments/progressive_kt.py:small      one GPU or a TPU v5e-8, hours
     launch/run.sh experiments/progressive_kt.py:paper      TPU v3-256, the published job
 
-Cost: encoder FLOPs of the demo about 1e13, of `paper` 2.5e21 (teacher 2.0e21, transfer 1.0e20,
+Cost: encoder FLOPs of the demo about 1e14, of `paper` 2.5e21 (teacher 2.0e21, transfer 1.0e20,
 distillation 4.0e20; `--dry_run` prints them).
 
-Expected, demo, held-out masked-LM loss in nats: unigram predictor 6.37, teacher 5.2, student 5.0,
-the same without layer-wise transfer (control) 4.9, from scratch (twin) 5.4. At this size the gain
-comes from the teacher's embeddings, heads and word distribution; layer-wise transfer costs 0.08. It
-pays with a teacher that uses attention (ablations.py:wiki, docs/reproduce.md). Expected, paper:
-GLUE 77.7, SQuAD v1.1 F1 90.0 (not run here).
+Expected, demo, held-out masked-LM loss in nats: teacher 3.69, student 3.76, the same without
+layer-wise transfer (control) 3.79; attention worth 0.12 to the teacher. Expected, paper: GLUE 77.7,
+SQuAD v1.1 F1 90.0 (not run here).
 """
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
@@ -51,29 +50,30 @@ def get_config(scale: str = "demo") -> ml_collections.ConfigDict:
 
 
 def demo() -> Config:
-    """The same structure as the paper's, narrow and four layers deep."""
+    """The same structure as the paper's, narrow and four layers deep.
+
+    Its teacher must use attention, or there is none to transfer (docs/reproduce.md says what was
+    tried). So it is narrow and reads much; blocks start with larger weights, because with 0.02
+    queries and keys of this width hardly differ; and 30 % of the tokens are masked, which hides a
+    token's neighbours more often and makes attention, which alone sees further, worth more.
+    """
+    narrow: dict[str, Any] = {
+        "vocab_size": 0,
+        "max_positions": 64,
+        "hidden": 64,
+        "embedding": 64,
+        "layers": 4,
+        "initializer_range": 0.06,
+    }
     teacher = dataclasses.replace(
         sizes.IB_BERT_LARGE,
-        vocab_size=0,
-        max_positions=64,
-        hidden=96,
-        embedding=48,
-        bottleneck=128,
-        intermediate=384,
-        layers=4,
-        hidden_dropout=0.0,  # no text is read twice
+        **narrow,
+        bottleneck=96,
+        intermediate=256,
+        hidden_dropout=0.0,  # half a million parameters do not learn the text by heart
         attention_dropout=0.0,
     )
-    student = dataclasses.replace(
-        sizes.MOBILEBERT,
-        vocab_size=0,
-        max_positions=64,
-        hidden=96,
-        embedding=48,
-        bottleneck=48,
-        intermediate=96,
-        layers=4,
-    )
+    student = dataclasses.replace(sizes.MOBILEBERT, **narrow, bottleneck=32, intermediate=64)
     adamw = Optimizer(name="adamw", peak_learning_rate=2e-3, warmup_steps=100, bias_correction=True)
     constant = dataclasses.replace(adamw, peak_learning_rate=1e-3, warmup_steps=0, decay="constant")
     return Config(
@@ -82,13 +82,19 @@ def demo() -> Config:
             source="python_docs",
             validation_fraction=0.25,
             max_seq_length=64,
-            max_predictions_per_seq=10,
+            masked_lm_prob=0.3,
+            max_predictions_per_seq=20,
         ),
-        tokenizer=Tokenizer(vocab_size=3072),
-        teacher=Teacher(model=teacher, steps=1200, batch_size=16, optimizer=adamw),
+        tokenizer=Tokenizer(vocab_size=2048),
+        teacher=Teacher(model=teacher, steps=12_000, batch_size=16, optimizer=adamw),
         student=student,
-        transfer=Transfer(steps=400, batch_size=16, optimizer=constant),
-        distill=Distill(steps=500, batch_size=16, optimizer=adamw),
+        transfer=Transfer(steps=600, batch_size=16, optimizer=constant),
+        # A higher learning rate unlearns part of what was transferred.
+        distill=Distill(
+            steps=400,
+            batch_size=16,
+            optimizer=dataclasses.replace(adamw, peak_learning_rate=1e-3, warmup_steps=50),
+        ),
         evaluate=Evaluate(examples=2048, batch_size=64),
         finetune=Finetune(
             tasks=("odd_man_out",),

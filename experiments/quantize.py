@@ -14,7 +14,7 @@ files at the end need `requirements-export.txt` (see that file).
 
 Hardware and cost: as one epoch of fine-tuning, and half as much again.
 
-Expected: at least the score of post-training rounding (docs/interop.md has a run). Public figures
+Expected: at least the score of post-training rounding (docs/interop.md has a run). Public metrics
 of full-integer MobileBERTs, SQuAD v1.1 F1: 90 becomes 88.
 """
 

@@ -18,7 +18,7 @@ from mobilebert_jax import storage
 from mobilebert_jax.config.schema import InputError
 
 FORMAT = 1
-"""Raised when older artefacts can no longer be read."""
+"""Raised when older artifacts can no longer be read."""
 
 FINETUNED = "finetune.json"
 """What the stage `finetune` leaves in its folder."""
@@ -27,7 +27,7 @@ EXPORTED = "export.json"
 RECORDED_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
 
 
-class Artefact(NamedTuple):
+class Artifact(NamedTuple):
     """One stage's folder with the settings and inputs that determine its content."""
 
     stage: str
@@ -49,19 +49,19 @@ class Artefact(NamedTuple):
 
 def declare(
     run: Path, stage: str, science: Mapping[str, Any], inputs: Mapping[str, str]
-) -> Artefact:
-    """Returns the artefact of `stage` with these settings and inputs, finished or not."""
+) -> Artifact:
+    """Returns the artifact of `stage` with these settings and inputs, finished or not."""
     content = {"format": FORMAT, "stage": stage, "science": dict(science), "inputs": dict(inputs)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return Artefact(stage, run / f"{stage}-{digest[:8]}", digest, dict(science), dict(inputs))
+    return Artifact(stage, run / f"{stage}-{digest[:8]}", digest, dict(science), dict(inputs))
 
 
-def existing(stage: str, directory: Path) -> Artefact | None:
-    """Returns the finished artefact of `stage` in `directory`, None if there is none."""
+def existing(stage: str, directory: Path) -> Artifact | None:
+    """Returns the finished artifact of `stage` in `directory`, None if there is none."""
     found = manifest(directory)
     if found is None or found["stage"] != stage:
         return None
-    return Artefact(stage, directory, found["digest"], found["science"], found["inputs"])
+    return Artifact(stage, directory, found["digest"], found["science"], found["inputs"])
 
 
 def manifest(directory: Path) -> dict[str, Any] | None:
@@ -79,35 +79,35 @@ def manifest(directory: Path) -> dict[str, Any] | None:
     return found if all(isinstance(found.get(key), kinds[key]) for key in kinds) else None
 
 
-def begin(artefact: Artefact) -> None:
+def begin(artifact: Artifact) -> None:
     """Creates the folder and writes what is about to be made."""
-    storage.make_folder(artefact.directory)
-    write_json(artefact.directory / "stage.json", _declaration(artefact))
+    storage.make_folder(artifact.directory)
+    write_json(artifact.directory / "stage.json", _declaration(artifact))
 
 
-def reopen(artefact: Artefact) -> None:
+def reopen(artifact: Artifact) -> None:
     """Takes the manifest of a finished stage away, so that the next start goes on with it."""
-    (artefact.directory / "manifest.json").unlink(missing_ok=True)
+    (artifact.directory / "manifest.json").unlink(missing_ok=True)
 
 
-def finish(artefact: Artefact, figures: Mapping[str, Any]) -> dict[str, Any]:
+def finish(artifact: Artifact, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the manifest, after which the stage is finished, and returns it."""
     manifest = {
-        **_declaration(artefact),
+        **_declaration(artifact),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        **figures,
+        **metrics,
     }
-    write_json(artefact.directory / "manifest.json", manifest)
+    write_json(artifact.directory / "manifest.json", manifest)
     return manifest
 
 
-def _declaration(artefact: Artefact) -> dict[str, Any]:
+def _declaration(artifact: Artifact) -> dict[str, Any]:
     return {
-        "stage": artefact.stage,
-        "digest": artefact.digest,
-        "science": artefact.science,
-        "inputs": artefact.inputs,
+        "stage": artifact.stage,
+        "digest": artifact.digest,
+        "science": artifact.science,
+        "inputs": artifact.inputs,
     }
 
 
@@ -117,24 +117,24 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **packages}
 
 
-def differences(artefact: Artefact) -> tuple[Path, list[str]] | None:
+def differences(artifact: Artifact) -> tuple[Path, list[str]] | None:
     """Returns the newest other folder of this stage in the run, and what differs from it.
 
     Each difference is a sentence with the old and the new value. None when there is no other.
     """
     others = [
         path
-        for path in artefact.directory.parent.glob(f"{artefact.stage}-*/stage.json")
-        if path.parent != artefact.directory
+        for path in artifact.directory.parent.glob(f"{artifact.stage}-*/stage.json")
+        if path.parent != artifact.directory
     ]
     if not others:
         return None
     newest = max(others, key=storage.modified)
     before = read_json(newest)
-    changed = _changes(before["science"], artefact.science)
+    changed = _changes(before["science"], artifact.science)
     changed += [
         f"its input {name} was made anew"
-        for name, digest in artefact.inputs.items()
+        for name, digest in artifact.inputs.items()
         if before["inputs"].get(name) != digest
     ]
     return newest.parent, changed

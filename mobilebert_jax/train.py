@@ -36,7 +36,7 @@ from mobilebert_jax.training.step import Step, make_step
 
 
 class Phase(NamedTuple):
-    """Steps `start <= step < stop` minimise `objective`; `figures` are added to its metrics."""
+    """Steps `start <= step < stop` minimise `objective`; `metrics` are added to its metrics."""
 
     label: str
     start: int
@@ -44,7 +44,7 @@ class Phase(NamedTuple):
     objective: Objective
     flops: float
     """Model FLOPs of one step, recomputation not counted; 0 where lengths, hence FLOPs, vary."""
-    figures: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    metrics: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
     part: Part = EVERYTHING
     """The parameters that the phase changes."""
 
@@ -127,7 +127,7 @@ def train(
                         programs.get(number, batch)
                 profiler.before(step - first)
                 state, metrics = programs.get(number, batch)(state, stage.teacher, batch, key)
-                row = meters.push(step, {**metrics, **phase.figures}, tokens, phase.flops)
+                row = meters.push(step, {**metrics, **phase.metrics}, tokens, phase.flops)
                 if row is not None:
                     skipped.look_at(row)
                     goodput.write(int(row["step"]))
@@ -178,7 +178,7 @@ def open_checkpoints(
         execution.keep_checkpoints,
         execution.keep_every,
         report=lambda text: console.print(f"[yellow]{text}[/]", soft_wrap=True),
-        sealed=lambda step: heartbeat.note(f"{directory.name} {step}"),
+        completed=lambda step: heartbeat.note(f"{directory.name} {step}"),
     )
 
 

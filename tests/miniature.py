@@ -80,7 +80,7 @@ def experiment(folder: Path, **settings: Any) -> Config:
         name="tiny",
         # The control is distillation with another number of steps: where stages are killed or run
         # on several machines it would show nothing that distillation does not.
-        stages=("prepare", "teacher", "transfer", "distill", "twin", "evaluate"),
+        stages=("prepare", "teacher", "transfer", "distill", "baseline", "evaluate"),
         data=schema.Data(
             source=source, validation_fraction=0.2, max_seq_length=16, max_predictions_per_seq=3
         ),

@@ -14,10 +14,10 @@ from mobilebert_jax.config.schema import STAGES, Config, InputError, flatten
 from mobilebert_jax.pipeline.runner import inputs_of
 from tests.miniature import experiment
 
-TRAINED = ("teacher", "transfer", "distill", "control", "twin")
+TRAINED = ("teacher", "transfer", "distill", "control", "baseline")
 NOT_SCIENCE = ("execution.", "ablations.", "name", "stages")
 NAMES_OF_ARTEFACTS = ("data.prepared", "teacher.path", *FOUND_BY_CONTENT)
-"""These put another artefact in a stage's place, whose digest counts instead."""
+"""These put another artifact in a stage's place, whose digest counts instead."""
 
 
 def digests(config: Config) -> dict[str, str]:
@@ -57,14 +57,14 @@ def concerned(key: str) -> set[str]:
     if part == "data":
         return {*TRAINED, "evaluate"} if name in EXAMPLE_SETTINGS else {"prepare"}
     if key == "transfer.steps":  # where distillation's data begins, and how long others train
-        return {"transfer", "distill", "control", "twin"}
+        return {"transfer", "distill", "control", "baseline"}
     if key == "transfer.copy_embeddings":
         return {"transfer", "control"}
     if part == "student":
-        return {"transfer", "distill", "control", "twin"}
+        return {"transfer", "distill", "control", "baseline"}
     if part == "distill":
         taught = {"distill", "control"}
-        return taught if name in ("alpha", "temperature") else {*taught, "twin"}
+        return taught if name in ("alpha", "temperature") else {*taught, "baseline"}
     return {"prepare" if part == "tokenizer" else part}
 
 
@@ -108,10 +108,10 @@ def test_auxiliary_transfer_is_part_of_distillation(tmp_path: Path) -> None:
     assert {s for s in before if before[s] != after[s]} == {"distill", "evaluate"}
 
 
-def made(run: Path, chosen: dict[str, Any], inputs: dict[str, str]) -> artifacts.Artefact:
-    artefact = artifacts.declare(run, "distill", chosen, inputs)
-    artifacts.begin(artefact)
-    return artefact
+def made(run: Path, chosen: dict[str, Any], inputs: dict[str, str]) -> artifacts.Artifact:
+    artifact = artifacts.declare(run, "distill", chosen, inputs)
+    artifacts.begin(artifact)
+    return artifact
 
 
 def test_differences_are_sentences_with_both_values(tmp_path: Path) -> None:
@@ -153,23 +153,23 @@ def test_there_is_nothing_to_differ_from_at_first(tmp_path: Path) -> None:
 def test_the_manifest_is_there_only_when_all_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artefact = made(tmp_path, {"alpha": 0.5}, {"teacher": "t"})
-    assert artefact.manifest is None
-    assert artifacts.existing("distill", artefact.directory) is None
+    artifact = made(tmp_path, {"alpha": 0.5}, {"teacher": "t"})
+    assert artifact.manifest is None
+    assert artifacts.existing("distill", artifact.directory) is None
 
     def killed(source: object, target: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", killed)
-        artifacts.finish(artefact, {"steps": 3})
-    assert artefact.manifest is None
-    artifacts.finish(artefact, {"steps": 3})
-    assert artefact.manifest is not None
-    assert artefact.manifest["steps"] == 3
-    assert artefact.manifest["versions"]["jax"]
-    assert artifacts.existing("distill", artefact.directory) == artefact
-    assert artifacts.existing("teacher", artefact.directory) is None
+        artifacts.finish(artifact, {"steps": 3})
+    assert artifact.manifest is None
+    artifacts.finish(artifact, {"steps": 3})
+    assert artifact.manifest is not None
+    assert artifact.manifest["steps"] == 3
+    assert artifact.manifest["versions"]["jax"]
+    assert artifacts.existing("distill", artifact.directory) == artifact
+    assert artifacts.existing("teacher", artifact.directory) is None
 
 
 def test_manifests_of_others_are_none_and_damaged_ones_are_named(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_manifests_of_others_are_none_and_damaged_ones_are_named(tmp_path: Path)
     for damaged in (b"{", b"\xff", b"[" * 100_000):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
-            artifacts.Artefact("distill", tmp_path, "a", {}, {}).is_finished()
+            artifacts.Artifact("distill", tmp_path, "a", {}, {}).is_finished()
         with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
             artifacts.existing("distill", tmp_path)
 

@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_set_aside(
     (said,) = checkpoint.set_aside(storage.path("gs://bucket/c"))
     assert problem in said
     assert bucket.names("c/4/.*") == []
-    assert "damaged/4-1/seal.json" in bucket.objects
+    assert "damaged/4-1/checksums.json" in bucket.objects
     assert bucket.names("c/6/.*") == ["c/6/d/data"], "it is Orbax that removes it"
 
 

@@ -1,4 +1,4 @@
-"""The page of a comparison of variants: one html file that opens offline, and its figures as JSON.
+"""The page of a comparison of variants: one html file that opens offline, and its metrics as JSON.
 
 Legend: S seeds, N points of a curve.
 """

@@ -15,7 +15,7 @@ from mobilebert_jax import artifacts, storage
 from mobilebert_jax.ablations import page, statistics, table
 from mobilebert_jax.ablations.claims import claims_of
 from mobilebert_jax.ablations.variants import Variant, ladder_of, orders_of, variants_of
-from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config.digest import science, student_steps, transfer_steps
 from mobilebert_jax.config.schema import Config, InputError, flatten
 from mobilebert_jax.data import records
@@ -39,7 +39,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
     """
     chosen, seeds = variants_of(config), config.ablations.seeds
     found: dict[str, Any] = {}
-    shared: dict[str, Artefact] = {}
+    shared: dict[str, Artifact] = {}
 
     def share(this: Run) -> None:
         shared.update(this.made)
@@ -68,7 +68,7 @@ def run(config: Config, console: rich.console.Console, profile: Window | None = 
 def compared(
     config: Config, chosen: list[Variant], trials: dict[str, dict[int, dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Returns the figures of each variant by seed, and the verdict on each claim of the paper.
+    """Returns the metrics of each variant by seed, and the verdict on each claim of the paper.
 
     Variants without a trial are left out, with the claims that concern them.
     """
@@ -100,13 +100,13 @@ def compared(
     }
 
 
-def _about(config: Config, shared: dict[str, Artefact]) -> dict[str, Any]:
+def _about(config: Config, shared: dict[str, Artifact]) -> dict[str, Any]:
     return {
         "name": config.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": flatten(config),
         "student_steps": student_steps(config),
-        "digests": {name: artefact.digest for name, artefact in shared.items()},
+        "digests": {name: artifact.digest for name, artifact in shared.items()},
         "versions": artifacts.versions(),
     }
 
@@ -114,7 +114,7 @@ def _about(config: Config, shared: dict[str, Artefact]) -> dict[str, Any]:
 def _trial(
     variant: Variant,
     seed: int,
-    shared: dict[str, Artefact],
+    shared: dict[str, Artifact],
     console: rich.console.Console,
     profile: Window | None,
 ) -> dict[str, Any]:
@@ -143,22 +143,22 @@ def _measure(this: Run, stage: str) -> dict[str, float]:
     """Returns the held-out scores of the network that `stage` made, measured at most once."""
     made = this.made[stage]
     inputs = {"prepare": this.made["prepare"].digest, stage: made.digest}
-    artefact = artifacts.declare(this.directory, MEASURED, science(this.config, "evaluate"), inputs)
-    if not processes.agree(f"{artefact.digest} is measured", artefact.is_finished):
+    artifact = artifacts.declare(this.directory, MEASURED, science(this.config, "evaluate"), inputs)
+    if not processes.agree(f"{artifact.digest} is measured", artifact.is_finished):
         if processes.is_first():
-            artifacts.begin(artefact)
+            artifacts.begin(artifact)
         try:
-            figures = timed(lambda run, _: _scores(run, stage), this, artefact)
+            metrics = timed(lambda run, _: _scores(run, stage), this, artifact)
         except Damaged as error:
             if processes.is_first():
                 artifacts.reopen(made)
             raise InputError(f"{error}. Give the command again to train it anew") from error
         if processes.is_first():
-            artifacts.finish(artefact, figures)
-        processes.wait_for_all(f"{artefact.digest} is measured")
-    manifest = artefact.manifest
+            artifacts.finish(artifact, metrics)
+        processes.wait_for_all(f"{artifact.digest} is measured")
+    manifest = artifact.manifest
     if manifest is None:
-        raise RuntimeError(f"{artefact.directory} holds no manifest although it was finished")
+        raise RuntimeError(f"{artifact.directory} holds no manifest although it was finished")
     scores: dict[str, float] = manifest["scores"]
     return scores
 

@@ -1,7 +1,7 @@
 """Variants of an experiment: what each is called, what it changes, which network it is judged by.
 
 A variant is written `NAME STAGE SETTING=VALUE ...`. STAGE is the stage whose network is compared:
-`distill` (the student), `control` (the student without layer-wise transfer) or `twin` (from
+`distill` (the student), `control` (the student without layer-wise transfer) or `baseline` (from
 scratch). All three read the same data for the same number of steps. This file must not import jax.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mobilebert_jax.config.config_dict import from_config_dict, to_config_dict
 from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 
-COMPARED = ("distill", "control", "twin")
+COMPARED = ("distill", "control", "baseline")
 """Stages whose networks have the student's sizes, data and number of steps."""
 MAY_CHANGE = ("transfer.", "distill.", "student.")
 """Prefixes of what a variant may change: everything else is shared by all."""

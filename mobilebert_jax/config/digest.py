@@ -15,7 +15,7 @@ EXAMPLE_SETTINGS = (
 """Settings of `data` that shape examples; the others shape records."""
 
 TEACHER_WORD_SETTINGS = ("distill.alpha", "distill.temperature")
-"""Settings of distillation that mean nothing to the twin, which has no teacher."""
+"""Settings of distillation that mean nothing to the baseline, which has no teacher."""
 
 FOUND_BY_CONTENT = (
     "teacher.path",
@@ -32,7 +32,7 @@ SCIENCE = {
     "transfer": ("seed", "precision", "data.", "student.", "transfer."),
     "distill": ("seed", "precision", "data.", "student.", "distill."),
     "control": ("seed", "precision", "data.", "student.", "distill."),
-    "twin": ("seed", "precision", "data.", "student.", "distill."),
+    "baseline": ("seed", "precision", "data.", "student.", "distill."),
     "evaluate": ("data.", "evaluate."),
     "finetune": ("precision", "finetune."),
     "export": ("export.",),
@@ -80,15 +80,15 @@ def science(config: Config, stage: str) -> dict[str, Any]:
             continue
         if key in FOUND_BY_CONTENT:
             continue
-        if stage == "twin" and key in TEACHER_WORD_SETTINGS:
+        if stage == "baseline" and key in TEACHER_WORD_SETTINGS:
             continue
         if key.startswith("data."):
             shapes_examples = key.removeprefix("data.") in EXAMPLE_SETTINGS
             if shapes_examples == (stage == "prepare"):
                 continue
         chosen[key] = value
-    if stage in ("distill", "control", "twin"):
-        # Where distillation's data begins, and how long control and twin train.
+    if stage in ("distill", "control", "baseline"):
+        # Where distillation's data begins, and how long control and baseline train.
         chosen["transfer_steps"] = transfer_steps(config)
     if stage == "control" or (stage == "distill" and config.transfer.strategy == "none"):
         chosen["transfer.copy_embeddings"] = config.transfer.copy_embeddings

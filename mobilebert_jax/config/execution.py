@@ -87,6 +87,5 @@ class Execution:
         """Returns the blocks in one round of a loop over blocks of what `stage` trains."""
         if stage == "teacher":
             return self.teacher_train_scan_unroll
-        return (
-            self.student_scan_unroll if stage in ("transfer", "distill", "control", "twin") else 1
-        )
+        student = stage in ("transfer", "distill", "control", "baseline")
+        return self.student_scan_unroll if student else 1

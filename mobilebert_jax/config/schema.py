@@ -25,7 +25,7 @@ STAGES = (
     "transfer",
     "distill",
     "control",
-    "twin",
+    "baseline",
     "evaluate",
     "finetune",
     "export",
@@ -50,7 +50,7 @@ FILE_TASKS = ("classify", "tag")
 OPTIMIZERS = ("lamb", "adamw")
 """Those that have settings of their own; any other is the full name of a function."""
 TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "odd_man_out")
-NETWORKS = ("student", "teacher", "control", "twin", "untrained")
+NETWORKS = ("student", "teacher", "control", "baseline", "untrained")
 """What can be fine-tuned."""
 
 
@@ -245,8 +245,8 @@ class Finetune:
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""
     files: Files = Files()
     networks: tuple[bounds.Text, ...] = ("student",)
-    """What is fine-tuned: `student`, `teacher`, `control`, `twin`, or `untrained`, the student's
-    network with random parameters."""
+    """What is fine-tuned: `student`, `teacher`, `control`, `baseline`, or `untrained`, the
+    student's network with random parameters."""
     pretrained: bounds.Text = ""
     """What to use as the student: the folder of a finished training stage or trial, of any run, or
     a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
@@ -296,7 +296,7 @@ class Ablations:
 
     variants: tuple[bounds.Text, ...] = ()
     """`NAME STAGE SETTING=VALUE ...` each. STAGE is the stage whose network is compared: `distill`,
-    `control` or `twin`. Without variants the experiment itself runs."""
+    `control` or `baseline`. Without variants the experiment itself runs."""
     only: tuple[bounds.Text, ...] = ()
     """Names of the variants to run; empty for all."""
     orders: tuple[bounds.Text, ...] = ()

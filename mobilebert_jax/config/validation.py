@@ -94,7 +94,7 @@ def batch_sizes(config: Config) -> list[tuple[str, int]]:
         "transfer": config.transfer.batch_size,
         "distill": config.distill.batch_size,
     }
-    trains = {*sizes_of, "control", "twin"} & set(config.stages)
+    trains = {*sizes_of, "control", "baseline"} & set(config.stages)
     return list(sizes_of.items()) if trains else []
 
 
@@ -117,7 +117,7 @@ def _pairing_problems(config: Config) -> list[str]:
                 f"teacher.model.{name}={teacher} and student.{name}={student} must be equal"
                 + way_out.get(name, "")
             )
-    at_once = [stage for stage in ("control", "twin") if stage in config.stages]
+    at_once = [stage for stage in ("control", "baseline") if stage in config.stages]
     if at_once and config.transfer.batch_size != config.distill.batch_size:
         found.append(
             f"the stage '{at_once[0]}' reads the student's data in one go, so that "

@@ -1,6 +1,6 @@
 """Text to token ids and back: WordPiece and SentencePiece behind one interface.
 
-A tokenizer is an artefact: a folder with `vocab.txt` or `sentencepiece.model`, and `tokenizer.json`
+A tokenizer is an artifact: a folder with `vocab.txt` or `sentencepiece.model`, and `tokenizer.json`
 with the settings the vocabulary file does not hold. Ids of the special tokens always come from the
 vocabulary. Text that happens to contain `[MASK]` or another special token is ordinary text: none of
 its ids is ever a special one, so that a corpus cannot forge masks or separators.

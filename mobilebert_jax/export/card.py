@@ -88,15 +88,15 @@ def _history(subject: Subject, history: list[dict[str, Any]]) -> list[str]:
 def _scores(subject: Subject, files: list[dict[str, Any]]) -> list[str]:
     if subject.trial is None:
         return []
-    figures = subject.trial.figures
-    scored = [file for file in files if "figures" in file]
+    metrics = subject.trial.metrics
+    scored = [file for file in files if "metrics" in file]
     header = ["trained", *(FORMATS[file["format"]].title for file in scored)]
     rows = [
         f"| {name} | {value:.2f} | "
         + " | ".join(
-            f"{file['figures'][name]:.2f} ({file['figures'][name] - value:+.2f})" for file in scored
+            f"{file['metrics'][name]:.2f} ({file['metrics'][name] - value:+.2f})" for file in scored
         )
-        for name, value in figures.items()
+        for name, value in metrics.items()
     ]
     return [
         f"## Scores on the dev set of {subject.trial.task}",

@@ -99,7 +99,7 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
         result["float_operations"] = verified.float_operations
     if subject.task is not None and subject.trial is not None:
         pad = subject.trial.tokenizer.pad
-        result["figures"] = scores.score(subject.task, runner(path), pad)
+        result["metrics"] = scores.score(subject.task, runner(path), pad)
     return result
 
 

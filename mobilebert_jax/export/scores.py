@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 64
 
 
 def score(task: LoadedTask, run: Runner, pad: int) -> dict[str, float]:
-    """Returns the task's figures, in per cent, of what `run` says of its dev sets."""
+    """Returns the task's metrics, in per cent, of what `run` says of its dev sets."""
     return task.score({split: _outputs(task, run, rows, pad) for split, rows in task.dev.items()})
 
 

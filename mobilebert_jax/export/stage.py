@@ -9,7 +9,7 @@ from typing import Any
 import rich.console
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import EXPORTED, Artefact, write_json
+from mobilebert_jax.artifacts import EXPORTED, Artifact, write_json
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.export import card, formats, subjects
@@ -22,7 +22,7 @@ def run(
     config: Config,
     layout: Layout,
     console: rich.console.Console,
-    made: Mapping[str, Artefact],
+    made: Mapping[str, Artifact],
     folder: Path,
 ) -> dict[str, Any]:
     """Writes the networks into `folder`, each a folder of its own; returns what was measured.
@@ -87,7 +87,7 @@ def _export(
         "folder": str(folder / subject.name),
         "source": str(subject.folder),
         "task": trial.task if trial else "",
-        "figures": trial.figures if trial else {},
+        "metrics": trial.metrics if trial else {},
         "files": files,
     }
 
@@ -113,16 +113,16 @@ def _line(subject: Subject, file: dict[str, Any]) -> str:
     if "differences" in file:
         worst = max(found["max_rel"] for found in file["differences"].values())
         said += f", differs by {worst:.1e} of the largest output"
-    if "figures" in file:
+    if "metrics" in file:
         assert subject.trial is not None
         said += "".join(
-            f", {name} {value:.1f} (trained {subject.trial.figures[name]:.1f})"
-            for name, value in file["figures"].items()
+            f", {name} {value:.1f} (trained {subject.trial.metrics[name]:.1f})"
+            for name, value in file["metrics"].items()
         )
     return said
 
 
-def _history(subject: Subject, made: Mapping[str, Artefact]) -> list[dict[str, Any]]:
+def _history(subject: Subject, made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """Returns the manifests of the stages behind a network, those of this run first."""
     found = [
         manifest

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import FINETUNED, Artefact
+from mobilebert_jax.artifacts import FINETUNED, Artifact
 from mobilebert_jax.config.schema import FOLDER_FORMATS, Config, InputError
 from mobilebert_jax.data import records
 from mobilebert_jax.finetune import finished_trial, registry
@@ -49,7 +49,7 @@ class Subject(NamedTuple):
         return self.trial is not None and self.trial.quantized
 
 
-def found(config: Config, layout: Layout, made: Mapping[str, Artefact]) -> list[Subject]:
+def found(config: Config, layout: Layout, made: Mapping[str, Artifact]) -> list[Subject]:
     """Returns the network that `export.model` names, or else this run's student and the trials
     that it reports of the student.
 
@@ -80,7 +80,7 @@ def _chosen_trials(folder: Path) -> dict[str, Path]:
 
 
 def _subject(
-    config: Config, layout: Layout, name: str, folder: Path, prepared: Artefact | None
+    config: Config, layout: Layout, name: str, folder: Path, prepared: Artifact | None
 ) -> Subject:
     model = open_model(str(folder), layout)
     trial = finished_trial.existing(folder)
@@ -123,7 +123,7 @@ def inputs_of(rows: Rows, chosen: range, length: int, pad: int) -> Inputs:
     return Inputs(*(batch[name] for name in INPUTS))
 
 
-def _held_out(config: Config, prepared: Artefact) -> Inputs:
+def _held_out(config: Config, prepared: Artifact) -> Inputs:
     """Returns examples of the documents that pretraining did not see."""
     directory = prepared.directory / "records"
     tokenizer = records.load_tokenizer(directory)

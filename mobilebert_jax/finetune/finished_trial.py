@@ -30,7 +30,7 @@ class Finished(NamedTuple):
     """Of the numbers that its checkpoint says."""
     length: int
     quantized: bool
-    figures: dict[str, float]
+    metrics: dict[str, float]
     """On the dev sets, in per cent."""
     tokenizer: Tokenizer
 
@@ -63,7 +63,7 @@ def existing(folder: Path) -> Finished | None:
         Scale(*science.get("scale", UNCHANGED)),
         science["max_seq_length"],
         science.get("quantized", False),
-        manifest["figures"],
+        manifest["metrics"],
         tokenizers.load(folder / "tokenizer", schema.Tokenizer()),
     )
 

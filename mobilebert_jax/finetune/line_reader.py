@@ -113,7 +113,7 @@ def check_label(label: str, where: str) -> None:
 def note_shared(
     train: Iterable[Sequence[str]], dev: Iterable[Sequence[str]], path: str, notes: Counter[str]
 ) -> None:
-    """Counts the rows of the dev file at `path` that are among the training rows: their figures
+    """Counts the rows of the dev file at `path` that are among the training rows: their metrics
     say nothing of texts that are new."""
     learnt = set(map(tuple, train))
     if found := sum(tuple(texts) in learnt for texts in dev):

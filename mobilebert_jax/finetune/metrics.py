@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mobilebert_jax.config.schema import InputError
 
-GLUE_FIGURES: Mapping[str, tuple[str, ...]] = {
+GLUE_METRICS: Mapping[str, tuple[str, ...]] = {
     "cola": ("matthews",),
     "sst-2": ("accuracy",),
     "mrpc": ("f1", "accuracy"),
@@ -102,7 +102,7 @@ METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {
 
 
 def score(metrics: Sequence[str], labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """The named figures in percent, as GLUE tabulates them, in the order of `metrics`.
+    """The named metrics in percent, as GLUE tabulates them, in the order of `metrics`.
 
     `labels` and `predicted` have one class index, or number, for each row. Raises ValueError for a
     name that `METRICS` lacks and for rows that a metric refuses.
@@ -121,17 +121,17 @@ class PartialAverage(NamedTuple):
     """How many of the nine tasks it is over."""
 
     def __str__(self) -> str:
-        return f"{self.value:.1f} (average of {self.tasks} of {len(GLUE_FIGURES)} tasks)"
+        return f"{self.value:.1f} (average of {self.tasks} of {len(GLUE_METRICS)} tasks)"
 
 
 def glue_average(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """GLUE's official macro average: the mean over the nine tasks of the mean of a task's figures.
+    """GLUE's official macro average: the mean over the nine tasks of the mean of a task's metrics.
 
-    `scores` has each task's figures by the names in `GLUE_FIGURES`, in percent. The diagnostic set
-    `ax` is not counted. Raises ValueError that names the tasks or figures that are missing or
+    `scores` has each task's metrics by the names in `GLUE_METRICS`, in percent. The diagnostic set
+    `ax` is not counted. Raises ValueError that names the tasks or metrics that are missing or
     unknown (Wang et al. 2018, section 3.4).
     """
-    missing = [task for task in GLUE_FIGURES if task not in scores]
+    missing = [task for task in GLUE_METRICS if task not in scores]
     if missing:
         raise ValueError(f"the GLUE average is of nine tasks; not scored: {', '.join(missing)}")
     return average_of(scores).value
@@ -148,16 +148,16 @@ def average_of(scores: Mapping[str, Mapping[str, float]]) -> PartialAverage:
     return PartialAverage(sum(means.values()) / len(means), len(means))
 
 
-def _task_mean(task: str, figures: Mapping[str, float]) -> float:
-    if task not in GLUE_FIGURES:
-        raise ValueError(f"{task!r} is no task of GLUE; those are {', '.join(GLUE_FIGURES)}")
+def _task_mean(task: str, metrics: Mapping[str, float]) -> float:
+    if task not in GLUE_METRICS:
+        raise ValueError(f"{task!r} is no task of GLUE; those are {', '.join(GLUE_METRICS)}")
     # A surplus figure, such as a loss, would shift the mean unseen.
-    if set(figures) != set(GLUE_FIGURES[task]):
+    if set(metrics) != set(GLUE_METRICS[task]):
         raise ValueError(
-            f"GLUE scores {task} by {' and '.join(GLUE_FIGURES[task])}, "
-            f"not by {' and '.join(sorted(figures)) or 'nothing'}"
+            f"GLUE scores {task} by {' and '.join(GLUE_METRICS[task])}, "
+            f"not by {' and '.join(sorted(metrics)) or 'nothing'}"
         )
-    return sum(figures.values()) / len(figures)
+    return sum(metrics.values()) / len(metrics)
 
 
 def entity_f1(
@@ -185,14 +185,14 @@ def entity_f1(
             )
         true |= {(number, *entity) for entity in entities(tags)}
         said |= {(number, *entity) for entity in entities(guesses)}
-    figures = _figures(true, said, "")
+    metrics = _metrics(true, said, "")
     for name in sorted({entity[1] for entity in true | said}):
-        figures |= _figures(
+        metrics |= _metrics(
             {entity for entity in true if entity[1] == name},
             {entity for entity in said if entity[1] == name},
             f"/{name}",
         )
-    return figures
+    return metrics
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -221,7 +221,7 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-def _figures(true: set, said: set, suffix: str) -> dict[str, float]:
+def _metrics(true: set, said: set, suffix: str) -> dict[str, float]:
     hits = len(true & said)
     return {
         f"precision{suffix}": 100.0 * hits / len(said) if said else 0.0,

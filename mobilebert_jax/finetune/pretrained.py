@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizers
@@ -31,7 +31,7 @@ MODEL_SETTINGS = {
     "transfer": "student.",
     "distill": "student.",
     "control": "student.",
-    "twin": "student.",
+    "baseline": "student.",
 }
 """Training stages, and where their settings describe the network."""
 
@@ -95,9 +95,9 @@ def find(setting: str, folder: str) -> Pretrained:
     """
     directory = storage.path(folder)
     for stage in MODEL_SETTINGS:
-        artefact = artifacts.existing(stage, directory)
-        if artefact is not None:
-            return open_stage(artefact)
+        artifact = artifacts.existing(stage, directory)
+        if artifact is not None:
+            return open_stage(artifact)
     trial = finished_trial.existing(directory)
     if trial is not None:
         return Pretrained(
@@ -113,21 +113,21 @@ def find(setting: str, folder: str) -> Pretrained:
     )
 
 
-def open_stage(artefact: Artefact) -> Pretrained:
+def open_stage(artifact: Artifact) -> Pretrained:
     """Returns what the folder of a finished training stage says of its network."""
-    prefix = MODEL_SETTINGS[artefact.stage]
+    prefix = MODEL_SETTINGS[artifact.stage]
     settings: dict[str, Any] = {
         key.removeprefix(prefix): value
-        for key, value in artefact.science.items()
+        for key, value in artifact.science.items()
         if key.startswith(prefix)
     }
-    folder: Path = artefact.directory / "tokenizer"
+    folder: Path = artifact.directory / "tokenizer"
     tokenizer = tokenizers.load(folder, schema.Tokenizer())
     model = ModelConfig(**settings)
     model = dataclasses.replace(model, vocab_size=model.vocab_size or tokenizer.size)
-    _check_vocabulary(artefact.directory, model, tokenizer)
-    fraction = (artefact.manifest or {}).get("validation_fraction", 0.0)
-    return Pretrained(artefact.directory, artefact.digest, model, tokenizer, fraction)
+    _check_vocabulary(artifact.directory, model, tokenizer)
+    fraction = (artifact.manifest or {}).get("validation_fraction", 0.0)
+    return Pretrained(artifact.directory, artifact.digest, model, tokenizer, fraction)
 
 
 def _imported(setting: str, directory: Path) -> Pretrained:

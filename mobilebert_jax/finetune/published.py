@@ -1,11 +1,11 @@
-"""The paper's figures on the tasks (Sun et al. 2020, arXiv 2004.02984), to stand beside ours.
+"""The paper's metrics on the tasks (Sun et al. 2020, arXiv 2004.02984), to stand beside ours.
 
-Test figures are those of the GLUE server, of one submission; dev figures come from the paper's
+Test metrics are those of the GLUE server, of one submission; dev metrics come from the paper's
 tables of ablations and quantisation. Figures that nothing but memory of the paper vouches for are
 marked and shown with a double dagger: they orient a reader and decide nothing.
 
 As in BERT's paper, whose row is repeated there, the test table gives F1 for MRPC and QQP and
-Spearman's correlation for STS-B. The tables of dev figures name no metrics; for MRPC accuracy is
+Spearman's correlation for STS-B. The tables of dev metrics name no metrics; for MRPC accuracy is
 assumed, since the row of BERT_BASE fits the accuracy in BERT's paper.
 """
 
@@ -109,7 +109,7 @@ def _cells(split: Split, columns: Columns, table: Table, verified: bool) -> list
     ]
 
 
-FIGURES = (
+PUBLISHED = (
     *_cells("dev", _SQUAD_COLUMNS, _SQUAD, True),
     *_cells("dev", _DEV_COLUMNS, _DEV, False),
     *_cells("test", _TEST_COLUMNS, _TEST, True),
@@ -117,7 +117,7 @@ FIGURES = (
 
 
 def published(task: str, dev_split: str, model: str = "MobileBERT") -> list[Figure]:
-    """What the paper says of a model on a task, dev figures before test figures.
+    """What the paper says of a model on a task, dev metrics before test metrics.
 
     `task` is named as in the configuration, or `glue` for the average; `dev_split` is the dev set
     whose counterpart is wanted: `matched` or `mismatched` for MNLI, of no effect where a task has
@@ -125,9 +125,9 @@ def published(task: str, dev_split: str, model: str = "MobileBERT") -> list[Figu
     own. Raises ValueError for a model that is not in `MODELS`.
     """
     if model not in MODELS:
-        raise ValueError(f"no figures of {model!r}; there are those of {', '.join(MODELS)}")
+        raise ValueError(f"no metrics of {model!r}; there are those of {', '.join(MODELS)}")
     return [
         figure
-        for figure in FIGURES
+        for figure in PUBLISHED
         if figure.model == model and figure.task == task and figure.part in ("", dev_split)
     ]

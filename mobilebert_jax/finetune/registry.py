@@ -27,8 +27,8 @@ from mobilebert_jax.finetune.task import LoadedTask
 
 TFDS = "tfds"
 SQUAD_VERSIONS: dict[str, Literal["v1.1", "v2.0"]] = {"squad_v1.1": "v1.1", "squad_v2.0": "v2.0"}
-CLASS_FIGURES = ("accuracy",)
-NUMBER_FIGURES = ("pearson", "spearman")
+CLASS_METRICS = ("accuracy",)
+NUMBER_METRICS = ("pearson", "spearman")
 
 
 def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
@@ -53,12 +53,12 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
         title = "Odd man out"
     else:
         data, title = table_files.read(settings.files), _file_title(settings)
-    figures = CLASS_FIGURES if data.labels else NUMBER_FIGURES
+    metrics = CLASS_METRICS if data.labels else NUMBER_METRICS
     scale = target_scaling.UNCHANGED
     if not data.labels:
         scale = target_scaling.of([example.label or 0.0 for example in data.train])
     return classification_task.load(
-        name, title, data, tokenizer, settings.max_seq_length, figures, scale=scale
+        name, title, data, tokenizer, settings.max_seq_length, metrics, scale=scale
     )
 
 

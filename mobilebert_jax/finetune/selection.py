@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
 
     point: Point
     seed: int
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     """On the dev set, higher is better; every run of a sweep has those that choose."""
     digest: str
     """Of the checkpoint it left."""
@@ -39,20 +39,20 @@ class Choice(NamedTuple):
 
     point: Point
     main: Spread
-    """Of the mean of the figures that chose."""
-    figures: Mapping[str, Spread]
+    """Of the mean of the metrics that chose."""
+    metrics: Mapping[str, Spread]
     """Each figure of the point's runs, over those of them that have it."""
     typical: Outcome
-    """The run whose mean of the main figures is the median, the lower of the middle two where the
+    """The run whose mean of the main metrics is the median, the lower of the middle two where the
     seeds are even in number: the one whose predictions stand for the point."""
 
 
 def choose(outcomes: Sequence[Outcome], main: Sequence[str]) -> Choice:
-    """The point with the best median, over its seeds, of the mean of the `main` figures.
+    """The point with the best median, over its seeds, of the mean of the `main` metrics.
 
     Among equals the cheaper one: fewer epochs, then the larger batch, then the smaller learning
     rate. The result does not depend on the order of `outcomes`. Raises ValueError for no outcomes
-    or main figures, points that were not run with the same seeds, a run that is there twice, and a
+    or main metrics, points that were not run with the same seeds, a run that is there twice, and a
     figure that is missing from `main` or not finite.
     """
     if not outcomes or not main:
@@ -75,12 +75,12 @@ def choose(outcomes: Sequence[Outcome], main: Sequence[str]) -> Choice:
     )
     runs = points[best]
     ranked = sorted(zip(mains[best], runs, strict=True), key=lambda pair: pair[0])
-    names = dict.fromkeys(name for run in runs for name in run.figures)
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
     return Choice(
         point=best,
         main=_spread(mains[best]),
-        figures={
-            name: _spread([run.figures[name] for run in runs if name in run.figures])
+        metrics={
+            name: _spread([run.metrics[name] for run in runs if name in run.metrics])
             for name in names
         },
         typical=ranked[(len(ranked) - 1) // 2][1],
@@ -88,7 +88,7 @@ def choose(outcomes: Sequence[Outcome], main: Sequence[str]) -> Choice:
 
 
 def _mean(run: Outcome, main: Sequence[str]) -> float:
-    return statistics.fmean(run.figures[name] for name in main)
+    return statistics.fmean(run.metrics[name] for name in main)
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -96,10 +96,10 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _check(run: Outcome, main: Sequence[str]) -> None:
-    missing = [name for name in main if name not in run.figures]
+    missing = [name for name in main if name not in run.metrics]
     if missing:
         raise ValueError(f"seed {run.seed} at {run.point} has no figure {missing[0]!r}")
-    for name, value in run.figures.items():
+    for name, value in run.metrics.items():
         # NaN compares as neither more nor less: a median of it would be any of the values.
         if not math.isfinite(value):
             raise ValueError(f"seed {run.seed} at {run.point}: the figure {name!r} is {value}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import rich.console
 
-from mobilebert_jax.artifacts import FINETUNED, Artefact, write_json
+from mobilebert_jax.artifacts import FINETUNED, Artifact, write_json
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.distributed import processes
@@ -21,7 +21,7 @@ STAGES = {
     "untrained": "distill",
     "teacher": "teacher",
     "control": "control",
-    "twin": "twin",
+    "baseline": "baseline",
 }
 """Where networks come from; one with random parameters has the student's sizes and vocabulary."""
 
@@ -33,7 +33,7 @@ def stages_needed(config: Config) -> tuple[str, ...]:
     )
 
 
-def networks_of(config: Config, made: Mapping[str, Artefact]) -> dict[str, Pretrained]:
+def networks_of(config: Config, made: Mapping[str, Artifact]) -> dict[str, Pretrained]:
     """Returns each network that is fine-tuned, by role."""
     setting = "finetune.pretrained"
     return {

@@ -17,7 +17,7 @@ from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import FINETUNED
 from mobilebert_jax.config.schema import GLUE_TASKS, Config, InputError, Search
 from mobilebert_jax.distributed import processes
-from mobilebert_jax.finetune import metrics
+from mobilebert_jax.finetune import metrics as metrics_lib
 from mobilebert_jax.finetune import trial as trial_lib
 from mobilebert_jax.finetune.glue import submission
 from mobilebert_jax.finetune.published import published
@@ -51,7 +51,7 @@ def run(subject: Subject) -> dict[str, Any]:
     for point in points(search):
         for seed in search.seeds:
             manifest = trial_lib.run(subject, point, seed)
-            outcomes.append(Outcome(point, seed, manifest["figures"], manifest["digest"]))
+            outcomes.append(Outcome(point, seed, manifest["metrics"], manifest["digest"]))
             skipped[point] += manifest.get("skipped_steps", 0)
             _tell(subject, outcomes[-1])
         choice = choose(outcomes, subject.task.main)
@@ -62,11 +62,11 @@ def run(subject: Subject) -> dict[str, Any]:
 
 
 def _tell(subject: Subject, outcome: Outcome) -> None:
-    figures = ", ".join(f"{name} {outcome.figures[name]:.1f}" for name in subject.task.main)
+    metrics = ", ".join(f"{name} {outcome.metrics[name]:.1f}" for name in subject.task.main)
     subject.console.print(
         f"{subject.task.title}, {subject.role}: batch {outcome.point.batch_size}, learning rate "
         f"{outcome.point.learning_rate:g}, {outcome.point.epochs} epochs, seed {outcome.seed}: "
-        f"{figures}",
+        f"{metrics}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -119,7 +119,7 @@ def _report(
     trial = trial_lib.declare(subject, choice.typical.point, choice.typical.seed)
     by_point: dict[Point, list[float]] = {}
     for outcome in outcomes:
-        mean = sum(outcome.figures[name] for name in main) / len(main)
+        mean = sum(outcome.metrics[name] for name in main) / len(main)
         by_point.setdefault(outcome.point, []).append(mean)
     random = subject.role == "untrained"
     return {
@@ -128,7 +128,7 @@ def _report(
         "pretrained_digest": "" if random else subject.pretrained.digest,
         "point": choice.point._asdict(),
         "seeds": list(subject.config.finetune.search.seeds),
-        "figures": [
+        "metrics": [
             {
                 "name": name,
                 "main": name in main,
@@ -138,7 +138,7 @@ def _report(
                 "published": _published(subject, name) if subject.role == "student" else [],
             }
             for name, spread in sorted(
-                choice.figures.items(), key=lambda figure: _rank(figure[0], main)
+                choice.metrics.items(), key=lambda figure: _rank(figure[0], main)
             )
         ],
         "points": [
@@ -152,12 +152,12 @@ def _report(
 
 
 def _rank(name: str, main: Sequence[str]) -> int:
-    """Main figures first, in the benchmark's order."""
+    """Main metrics first, in the benchmark's order."""
     return main.index(name) if name in main else len(main)
 
 
 def _published(subject: Subject, figure: str) -> list[dict[str, Any]]:
-    """The paper's figures of the network of these sizes, or of MobileBERT for one of its own."""
+    """The paper's metrics of the network of these sizes, or of MobileBERT for one of its own."""
     part, _, metric = figure.rpartition(" ")
     return _cells(subject.task.name, part, metric, subject.pretrained.model)
 
@@ -191,18 +191,18 @@ def averages(tasks: Sequence[dict[str, Any]], models: Mapping[str, ModelConfig])
     for task in tasks:
         if task["task"] in GLUE_TASKS:
             for network in task["networks"]:
-                medians = {f["name"]: f["median"] for f in network["figures"]}
-                if set(medians) != set(metrics.GLUE_FIGURES[task["task"]]):
+                medians = {f["name"]: f["median"] for f in network["metrics"]}
+                if set(medians) != set(metrics_lib.GLUE_METRICS[task["task"]]):
                     continue  # MNLI of which one dev file was there
                 scores.setdefault(network["network"], {})[task["task"]] = medians
     found = {}
-    for role, figures in scores.items():
-        official = len(figures) == len(GLUE_TASKS)
+    for role, metrics in scores.items():
+        official = len(metrics) == len(GLUE_TASKS)
         found[role] = {
-            "value": metrics.glue_average(figures)
+            "value": metrics_lib.glue_average(metrics)
             if official
-            else metrics.average_of(figures).value,
-            "tasks": len(figures),
+            else metrics_lib.average_of(metrics).value,
+            "tasks": len(metrics),
             "official": official,
             "published": _cells("glue", "", "average", models[role])
             if official and role == "student"

@@ -51,19 +51,19 @@ class LoadedTask:
     dev: Mapping[str, Rows]
     test: Mapping[str, Rows]
     main: tuple[str, ...]
-    """The figures whose mean chooses the settings."""
+    """The metrics whose mean chooses the settings."""
     score: Callable[[Outputs], dict[str, float]]
-    """From the outputs of the dev splits to figures, in per cent."""
+    """From the outputs of the dev splits to metrics, in per cent."""
     write: Callable[[Path, Outputs, Outputs], None]
     """Writes what is predicted of the dev and of the test splits into a folder."""
     notes: Mapping[str, int]
     """Oddities of the files, and texts that were cut, by name."""
     score_test: Callable[[Outputs], dict[str, float]] = lambda outputs: {}
-    """The same of the test splits whose rows have labels; these figures choose nothing."""
+    """The same of the test splits whose rows have labels; these metrics choose nothing."""
     scale: Scale = UNCHANGED
     """Of the numbers that the rows hold as targets."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What figures and prediction files depend on beside the rows: settings of this kind of task,
+    """What metrics and prediction files depend on beside the rows: settings of this kind of task,
     and digests of ids, words and answers, of which rows hold only the tokens."""
 
     @property

@@ -1,6 +1,6 @@
 """One trial: a network fine-tuned on a task with one choice of settings and one seed, and scored.
 
-A trial is an artefact like a stage, in `runs/<name>/trials/<task>-<network>-<digest>`, so that a
+A trial is an artifact like a stage, in `runs/<name>/trials/<task>-<network>-<digest>`, so that a
 sweep that was killed goes on where it was, and one that grew runs only what is new.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import rich.console
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.distributed import processes
@@ -74,8 +74,8 @@ class Subject:
         return dataclasses.replace(self.network, rounded_products=rounded)
 
 
-def declare(subject: Subject, point: Point, seed: int) -> Artefact:
-    """Returns the trial's artefact, finished or not."""
+def declare(subject: Subject, point: Point, seed: int) -> Artifact:
+    """Returns the trial's artifact, finished or not."""
     settings = subject.config.finetune
     science = {
         "task": subject.task.name,
@@ -118,15 +118,15 @@ def run(subject: Subject, point: Point, seed: int) -> dict[str, Any]:
         if processes.is_first():
             artifacts.begin(trial)
         processes.wait_for_all(f"{name} begins")
-        figures = _train_and_score(subject, trial, point, seed)
+        metrics = _train_and_score(subject, trial, point, seed)
         if processes.is_first():
-            artifacts.finish(trial, figures)
+            artifacts.finish(trial, metrics)
         processes.wait_for_all(f"{name} is finished")
-    found: dict[str, Any] = processes.agree(f"{name}'s figures", lambda: trial.manifest)
+    found: dict[str, Any] = processes.agree(f"{name}'s metrics", lambda: trial.manifest)
     return found
 
 
-def _train_and_score(subject: Subject, trial: Artefact, point: Point, seed: int) -> dict[str, Any]:
+def _train_and_score(subject: Subject, trial: Artifact, point: Point, seed: int) -> dict[str, Any]:
     task, network = subject.task, subject.network
     training = _training(subject, point, seed)
     predict = predictor(
@@ -163,7 +163,7 @@ def _train_and_score(subject: Subject, trial: Artefact, point: Point, seed: int)
     if processes.is_first():
         _keep(subject, trial.directory, dev, test)
     return {
-        "figures": {**task.score(dev), **task.score_test(test)},
+        "metrics": {**task.score(dev), **task.score_test(test)},
         "steps": training.steps,
         "skipped_steps": skipped,
         "labels": list(task.labels),

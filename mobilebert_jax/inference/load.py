@@ -124,9 +124,9 @@ def _is_stage(folder: Path) -> bool:
 def _of_stage(folder: Path, layout: Layout | None) -> Model | None:
     """Returns the network of a training stage or a trial, None where `folder` is neither."""
     for stage in pretrained.MODEL_SETTINGS:
-        artefact = artifacts.existing(stage, folder)
-        if artefact is not None:
-            opened = pretrained.open_stage(artefact)
+        artifact = artifacts.existing(stage, folder)
+        if artifact is not None:
+            opened = pretrained.open_stage(artifact)
             params = _restored(Network(opened.model), folder, layout)
             return Model(opened.model, "pretraining", params, (), opened.tokenizer)
     trial = finished_trial.existing(folder)

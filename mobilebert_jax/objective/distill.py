@@ -73,7 +73,7 @@ def word_losses(
     measured = pretrain.hard_labels(taught, batch, config.alpha)
     soft_BP = soft_cross_entropy(taught.masked_lm_BPV, wanted.masked_lm_BPV, config.temperature)
     soft = Term(weighted(soft_BP, batch["masked_lm_weights"]), 1.0 - config.alpha)
-    return Measured({**measured.terms, "distillation_loss": soft}, measured.figures)
+    return Measured({**measured.terms, "distillation_loss": soft}, measured.metrics)
 
 
 def soft_cross_entropy(logits_s: jax.Array, logits_t: jax.Array, temperature: float) -> jax.Array:

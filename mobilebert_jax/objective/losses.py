@@ -35,10 +35,10 @@ class Term(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What an objective returns: the terms of the loss, and figures that are only reported."""
+    """What an objective returns: the terms of the loss, and metrics that are only reported."""
 
     terms: dict[str, Term]
-    figures: dict[str, Mean]
+    metrics: dict[str, Mean]
 
 
 Objective = Callable[[Params, Any, Batch, jax.Array], Measured]
@@ -58,11 +58,11 @@ def weighted(values: jax.Array, weights: jax.Array) -> Mean:
 
 
 def add(*parts: Measured) -> Measured:
-    """Returns the sum of objectives, whose terms and figures must have different names."""
+    """Returns the sum of objectives, whose terms and metrics must have different names."""
     terms = [name for part in parts for name in part.terms]
     if len(set(terms)) != len(terms):
         raise ValueError(f"objectives share a term: {sorted(terms)}")
     return Measured(
         {k: v for part in parts for k, v in part.terms.items()},
-        {k: v for part in parts for k, v in part.figures.items()},
+        {k: v for part in parts for k, v in part.metrics.items()},
     )

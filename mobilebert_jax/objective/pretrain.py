@@ -44,7 +44,7 @@ def hard_labels(predictions: encoder.Predictions, batch: Batch, factor: float) -
             ),
             "next_sentence_loss": Term(weighted(cross_entropy(logits_B2, order_B), ones_B), 1.0),
         },
-        figures={
+        metrics={
             "masked_lm_accuracy": weighted(jnp.argmax(logits_BPV, -1) == words_BP, weights_BP),
             "next_sentence_accuracy": weighted(jnp.argmax(logits_B2, -1) == order_B, ones_B),
         },

@@ -108,12 +108,12 @@ def as_measured(
     terms = {
         name: Term(Mean(jnp.sum(total), weight), factors[name]) for name, total in totals.items()
     }
-    figures = {
+    metrics = {
         f"{name}/layer_{layer:02d}": Mean(total[layer], weight)
         for name, total in totals.items()
         for layer in range(total.size if total.ndim else 0)
     }
-    return Measured(terms, figures)
+    return Measured(terms, metrics)
 
 
 def layer_totals(

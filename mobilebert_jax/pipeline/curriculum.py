@@ -4,9 +4,9 @@
     transfer   the student's blocks learn the teacher's features and attention, layer by layer
     distill    the whole student learns words from the text and from the teacher
     control    the same start, data, steps and distillation without layer-wise transfer
-    twin       the student's network on the student's data without any teacher, for comparison
+    baseline       the student's network on the student's data without any teacher, for comparison
 
-Student, control and twin read the same stream: distillation goes on where transfer stopped.
+Student, control and baseline read the same stream: distillation goes on where transfer stopped.
 """
 
 import dataclasses
@@ -156,7 +156,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             stop=borders[layer + 1],
             objective=transfer.objective(student, teacher, config.transfer, layer),
             flops=step_flops(config, "transfer", layer),
-            figures={"layer": float(layer)},
+            metrics={"layer": float(layer)},
             part=Part(blocks=(0 if config.transfer.lower_layer_lr_scale else layer, layer + 1)),
         )
         for layer in range(config.student.layers)
@@ -204,23 +204,23 @@ def control_training(setting: Setting, teacher_params: Params) -> Training:
     return training._replace(name="control", phases=phases)
 
 
-def twin_training(setting: Setting) -> Training:
+def baseline_training(setting: Setting) -> Training:
     """The student's network, data and number of steps, on true words alone, without dropout."""
     config, settings = setting.config, setting.config.distill
-    student, steps = setting.network(config.student, "twin"), student_steps(setting.config)
+    student, steps = setting.network(config.student, "baseline"), student_steps(setting.config)
     return Training(
-        name="twin",
+        name="baseline",
         network=student,
         initial=lambda: setting.initial(config.student, STUDENT_STREAM),
         teacher=None,
         optimizer=_optimizer(settings.optimizer, steps, config.student),
         phases=(
             Phase(
-                "twin",
+                "baseline",
                 0,
                 steps,
                 pretrain.objective(student, dropout=False),
-                step_flops(setting.settled, "twin"),
+                step_flops(setting.settled, "baseline"),
             ),
         ),
         feed=setting.feed(settings.batch_size, STUDENT_STREAM),

@@ -85,7 +85,7 @@ def stage_plan(config: Config) -> dict[str, tuple[int, int, float, str]]:
                 f"alpha {config.distill.alpha:g}, temperature {config.distill.temperature:g}",
             ),
             ("control", "the student without layer-wise transfer"),
-            ("twin", "the student without a teacher"),
+            ("baseline", "the student without a teacher"),
         )
     }
     return {

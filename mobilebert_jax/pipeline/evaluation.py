@@ -33,7 +33,7 @@ def measure(
     """Returns every figure of the report that has to be computed, by role of the network."""
     feed, batches = evaluate.held_out_feed(config, tokenizer, held_out, mesh)
     whole_feed, _ = evaluate.held_out_feed(config, tokenizer, held_out, None)
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "examples": batches * config.evaluate.batch_size,
         "unigram": evaluate.unigram_scores(training, whole_feed, batches, tokenizer.size),
         "models": {},
@@ -47,27 +47,27 @@ def measure(
         "teacher": "teacher",
         "student": STUDENT_ROLES[config.transfer.strategy],
         "control": "the same without layer-wise transfer",
-        "twin": "the same network from scratch",
+        "baseline": "the same network from scratch",
     }
     for role, (network, params) in models.items():
-        figures["models"][role] = {
+        metrics["models"][role] = {
             "role": roles[role],
-            **size_figures(network.config, config.data.max_seq_length),
+            **size_metrics(network.config, config.data.max_seq_length),
             **evaluate.with_attention_worth(network, feed, batches, mesh)(params),
         }
-        figures["feature_rms"][role] = introspection.feature_rms(
+        metrics["feature_rms"][role] = introspection.feature_rms(
             network, params, to_devices(feed, feed[0], mesh)
         )
         guesses[role] = introspection.fill_mask(network, params, sentence, tokenizer)
         if role in ("teacher", "student"):
             maps[role] = introspection.attention_maps(network, params, sentence).round(4).tolist()
     pieces = tokenizer.pieces(sentence["input_ids"][0].tolist())
-    figures["attention"] = {"pieces": pieces, **maps}
-    figures["fill_mask"] = {"sentence": config.evaluate.fill_mask_text, "models": guesses}
-    return figures
+    metrics["attention"] = {"pieces": pieces, **maps}
+    metrics["fill_mask"] = {"sentence": config.evaluate.fill_mask_text, "models": guesses}
+    return metrics
 
 
-def size_figures(model: sizes.ModelConfig, length: int) -> dict[str, Any]:
+def size_metrics(model: sizes.ModelConfig, length: int) -> dict[str, Any]:
     """Returns parameter counts, size in megabytes (10^6 bytes) and forward GFLOPs a sequence."""
     parameters = sizes.pretraining_parameters(model)
     return {

@@ -10,7 +10,7 @@ from mobilebert_jax.config.digest import student_steps, transfer_steps
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.model import sizes
 
-TRAINING_STAGES = ("teacher", "transfer", "distill", "control", "twin")
+TRAINING_STAGES = ("teacher", "transfer", "distill", "control", "baseline")
 
 
 def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
@@ -29,7 +29,7 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
         sequence = 3 * student + (teacher if watched else 0)
     elif stage == "control":
         sequence = 3 * student + (teacher if config.distill.asks_teacher else 0)
-    elif stage == "twin":
+    elif stage == "baseline":
         sequence = 3 * student
     elif stage == "transfer":
         sequence = _transfer_sequence(config, layer)
@@ -69,16 +69,16 @@ def steps(config: Config, stage: str) -> int:
         "transfer": 0 if auxiliary else transfer_steps(config),
         "distill": student_steps(config) if auxiliary else config.distill.steps,
         "control": student_steps(config),
-        "twin": student_steps(config),
+        "baseline": student_steps(config),
     }[stage]
 
 
 def batch_size(config: Config, stage: str) -> int:
-    """Returns the sequences of one global batch; control and twin have distillation's."""
+    """Returns the sequences of one global batch; control and baseline have distillation's."""
     return {
         "teacher": config.teacher.batch_size,
         "transfer": config.transfer.batch_size,
         "distill": config.distill.batch_size,
         "control": config.distill.batch_size,
-        "twin": config.distill.batch_size,
+        "baseline": config.distill.batch_size,
     }[stage]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config.digest import science
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.finetune import pretrained
@@ -31,7 +31,7 @@ _OTHER_TOKENIZER = (
 )
 
 
-def find(config: Config, run: Path, inputs: Mapping[str, str]) -> Artefact:
+def find(config: Config, run: Path, inputs: Mapping[str, str]) -> Artifact:
     """Returns the stage that `teacher.path` stands for, finished or to be imported.
 
     Raises InputError where there is neither a stage nor a network.
@@ -54,7 +54,7 @@ def find(config: Config, run: Path, inputs: Mapping[str, str]) -> Artefact:
 def import_into(
     directory: Path, config: Config, network: Network, layout: Layout, tokenizer_digest: str
 ) -> dict[str, Any]:
-    """Writes the network at `teacher.path` into the stage's folder; returns figures of it.
+    """Writes the network at `teacher.path` into the stage's folder; returns metrics of it.
 
     Raises InputError unless it is `network`, with the run's vocabulary and the pretraining heads.
     """
@@ -78,7 +78,7 @@ def import_into(
     }
 
 
-def check(config: Config, given: Artefact, prepared: Artefact, tokenizer_digest: str) -> None:
+def check(config: Config, given: Artifact, prepared: Artifact, tokenizer_digest: str) -> None:
     """Raises InputError where the teacher of another run does not fit this one."""
     own = science(config, STAGE)
     wrong = [

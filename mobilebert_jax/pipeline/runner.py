@@ -1,6 +1,7 @@
-"""Runs the stages of an experiment, hands artefacts on, and skips what is finished and unchanged.
+"""Runs the stages of an experiment, hands artifacts on, and skips what is finished and unchanged.
 
-prepare -> teacher -> transfer -> distill -> (control, twin) -> evaluate -> (finetune) -> (export)
+prepare -> teacher -> transfer -> distill -> (control, baseline) -> evaluate -> (finetune)
+-> (export)
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import rich.console
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import Artefact
+from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config.digest import science
 from mobilebert_jax.config.schema import STAGES, Config, InputError
 from mobilebert_jax.config.validation import batch_sizes
@@ -43,11 +44,11 @@ def inputs_of(config: Config) -> dict[str, tuple[str, ...]]:
     finetuned = finetuning.stages_needed(config) if "finetune" in config.stages else ()
     if config.transfer.strategy != "none" and "control" in (*config.stages, *finetuned):
         graph["control"] = ("prepare", "teacher")
-    if "twin" in (*config.stages, *finetuned):
-        graph["twin"] = ("prepare",)
+    if "baseline" in (*config.stages, *finetuned):
+        graph["baseline"] = ("prepare",)
     graph["evaluate"] = (
         "prepare",
-        *(name for name in ("teacher", "distill", "control", "twin") if name in graph),
+        *(name for name in ("teacher", "distill", "control", "baseline") if name in graph),
     )
     graph["finetune"] = finetuned
     graph["export"] = _exported(config)
@@ -98,7 +99,7 @@ def run(
         )
     this = Run(config, console, Layout(mesh, config.execution.fsdp_shard), profile)
     graph = inputs_of(config)
-    plan = {name: _artefact(this, name, inputs) for name, inputs in graph.items()}
+    plan = {name: _artifact(this, name, inputs) for name, inputs in graph.items()}
     _check_found(config, plan)
     with lock.held(this.directory):
         while (damaged := _run_stages(this, plan)) is not None:
@@ -107,18 +108,18 @@ def run(
         processes.wait_for_all("end")
 
 
-def _run_stages(this: Run, plan: dict[str, Artefact]) -> Artefact | None:
+def _run_stages(this: Run, plan: dict[str, Artifact]) -> Artifact | None:
     """Runs what is not finished; returns a finished stage whose checkpoints turned out damaged."""
-    for name, artefact in plan.items():
-        if processes.agree(f"{name} is finished", artefact.is_finished):
-            this.console.print(f"[dim]{name}: finished before, in {artefact.directory}[/]")
+    for name, artifact in plan.items():
+        if processes.agree(f"{name} is finished", artifact.is_finished):
+            this.console.print(f"[dim]{name}: finished before, in {artifact.directory}[/]")
             continue
         if processes.is_first():
-            _explain(artefact, this.console)
-            artifacts.begin(artefact)
+            _explain(artifact, this.console)
+            artifacts.begin(artifact)
         processes.wait_for_all(f"{name} begins")
         try:
-            figures = timed(BODIES[name], this, artefact)
+            metrics = timed(BODIES[name], this, artifact)
         except Damaged as error:
             damaged = (a for a in plan.values() if error.directory.parent == a.directory)
             source = next(damaged, None)
@@ -127,25 +128,25 @@ def _run_stages(this: Run, plan: dict[str, Artefact]) -> Artefact | None:
             this.console.print(f"[yellow]{error}. The stage goes on from the one before[/]")
             return source
         if processes.is_first():
-            artifacts.finish(artefact, figures)
+            artifacts.finish(artifact, metrics)
         processes.wait_for_all(f"{name} is finished")
         heartbeat.note(f"{name} is finished")
     return None
 
 
-def _artefact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artefact:
-    """Returns the stage's artefact: one that the configuration names, or this run's own."""
+def _artifact(this: Run, stage: str, inputs: tuple[str, ...]) -> Artifact:
+    """Returns the stage's artifact: one that the configuration names, or this run's own."""
     config = this.config
     digests = {name: this.made[name].digest for name in inputs}
     if stage == "prepare" and config.data.prepared:
-        artefact = _prepared(storage.path(config.data.prepared))
+        artifact = _prepared(storage.path(config.data.prepared))
     elif stage == "teacher" and config.teacher.path:
-        artefact = imported_teacher.find(config, this.directory, digests)
+        artifact = imported_teacher.find(config, this.directory, digests)
     else:
         chosen = {**science(config, stage), **_contents(config, stage)}
-        artefact = artifacts.declare(this.directory, stage, chosen, digests)
-    this.made[stage] = artefact
-    return artefact
+        artifact = artifacts.declare(this.directory, stage, chosen, digests)
+    this.made[stage] = artifact
+    return artifact
 
 
 def _contents(config: Config, stage: str) -> dict[str, Any]:
@@ -184,26 +185,26 @@ def _finetune_inputs(config: Config) -> dict[str, Any]:
     return chosen
 
 
-def _prepared(directory: Path) -> Artefact:
-    artefact = artifacts.existing("prepare", directory)
-    if artefact is None:
+def _prepared(directory: Path) -> Artifact:
+    artifact = artifacts.existing("prepare", directory)
+    if artifact is None:
         raise InputError(
             f"data.prepared={str(directory)!r} is not the folder of a finished stage 'prepare'; it "
             "should be one like runs/<name>/prepare-<digest> that holds a manifest.json"
         )
-    return artefact
+    return artifact
 
 
-def _check_found(config: Config, plan: dict[str, Artefact]) -> None:
+def _check_found(config: Config, plan: dict[str, Artifact]) -> None:
     # From the end: what the wanted stage itself lacks says more than what that would need.
-    for name, artefact in reversed(plan.items()):
+    for name, artifact in reversed(plan.items()):
         imported = name == "teacher" and config.teacher.path
-        if name not in config.stages and artefact.manifest is None and not imported:
+        if name not in config.stages and artifact.manifest is None and not imported:
             needing = [stage for stage, found in plan.items() if name in found.inputs]
             needed_by = next((stage for stage in needing if stage in config.stages), needing[0])
             raise InputError(
                 f"the stage '{needed_by}' needs the {name}, which is neither among the stages "
-                f"{list(config.stages)} nor finished in {artefact.directory}; add '{name}' to "
+                f"{list(config.stages)} nor finished in {artifact.directory}; add '{name}' to "
                 "stages"
                 + (", or name a finished one with teacher.path" if name == "teacher" else "")
                 + (
@@ -243,17 +244,17 @@ def _check_batches(config: Config, mesh: jax.sharding.Mesh) -> None:
             check_batch("finetune.search.batch_sizes", size, parts, in_parts)
 
 
-def _explain(artefact: Artefact, console: rich.console.Console) -> None:
+def _explain(artifact: Artifact, console: rich.console.Console) -> None:
     """Says why a stage is made although the run already holds one like it."""
-    if (artefact.directory / "stage.json").exists():
-        console.print(f"{artefact.stage}: going on in {artefact.directory}")
+    if (artifact.directory / "stage.json").exists():
+        console.print(f"{artifact.stage}: going on in {artifact.directory}")
         return
-    found = artifacts.differences(artefact)
+    found = artifacts.differences(artifact)
     if found is None:
-        console.print(f"{artefact.stage}: in {artefact.directory}")
+        console.print(f"{artifact.stage}: in {artifact.directory}")
         return
     other, changed = found
     console.print(
-        f"{artefact.stage}: made anew in {artefact.directory}, because {'; '.join(changed)}. "
+        f"{artifact.stage}: made anew in {artifact.directory}, because {'; '.join(changed)}. "
         f"The earlier one stays in {other}"
     )

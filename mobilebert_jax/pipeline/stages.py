@@ -12,7 +12,7 @@ import rich.progress
 import rich.table
 
 from mobilebert_jax import storage
-from mobilebert_jax.artifacts import Artefact, write_json
+from mobilebert_jax.artifacts import Artifact, write_json
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import records
 from mobilebert_jax.data.masking import Vocabulary
@@ -33,13 +33,13 @@ from mobilebert_jax.training.state import Layout
 
 @dataclasses.dataclass
 class Run:
-    """One run of an experiment: its folder, devices, and the artefacts found or made so far."""
+    """One run of an experiment: its folder, devices, and the artifacts found or made so far."""
 
     config: Config
     console: rich.console.Console
     layout: Layout
     profile: Window | None = None
-    made: dict[str, Artefact] = dataclasses.field(default_factory=dict)
+    made: dict[str, Artifact] = dataclasses.field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -56,18 +56,18 @@ def check_model_vocabularies(config: Config, size: int) -> None:
             )
 
 
-def timed(body: Callable[..., dict[str, Any]], this: Run, artefact: Artefact) -> dict[str, Any]:
+def timed(body: Callable[..., dict[str, Any]], this: Run, artifact: Artifact) -> dict[str, Any]:
     """Runs a stage's body and adds the seconds it took."""
     began = time.monotonic()
-    figures = body(this, artefact)
-    return {"seconds": time.monotonic() - began, **figures}
+    metrics = body(this, artifact)
+    return {"seconds": time.monotonic() - began, **metrics}
 
 
-def _prepare(this: Run, artefact: Artefact) -> dict[str, Any]:
-    return processes.agree("prepared", lambda: _prepare_alone(this, artefact))
+def _prepare(this: Run, artifact: Artifact) -> dict[str, Any]:
+    return processes.agree("prepared", lambda: _prepare_alone(this, artifact))
 
 
-def _prepare_alone(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _prepare_alone(this: Run, artifact: Artifact) -> dict[str, Any]:
     config = this.config
     with rich.progress.Progress(console=this.console) as progress:
         tasks: dict[str, rich.progress.TaskID] = {}
@@ -81,7 +81,7 @@ def _prepare_alone(this: Run, artefact: Artefact) -> dict[str, Any]:
         made = records.prepare(
             config.data,
             config.tokenizer,
-            artefact.directory / "records",
+            artifact.directory / "records",
             config.execution.workers,
             show,
             storage.path(config.execution.runs_dir) / "fingerprints.json",
@@ -110,7 +110,7 @@ def load_teacher(this: Run, stage: str, shared: curriculum.Setting) -> Params:
     """Returns the teacher's parameters as `stage` reads them, not to be trained.
 
     Raises InputError for a given teacher that does not fit, Damaged when the checkpoint does not
-    agree with its seal.
+    agree with its checksums.
     """
     config = this.config
     if config.teacher.path:
@@ -123,7 +123,7 @@ def load_teacher(this: Run, stage: str, shared: curriculum.Setting) -> Params:
 def load_student(this: Run, stage: str, shared: curriculum.Setting) -> Params:
     """Returns the final parameters of a finished stage that trained the student's network.
 
-    Raises Damaged when its checkpoint does not agree with its seal.
+    Raises Damaged when its checkpoint does not agree with its checksums.
     """
     abstract = state_lib.abstract_params(shared.network(this.config.student), this.layout)
     return _load(this, stage, abstract)
@@ -133,47 +133,47 @@ def _load(this: Run, stage: str, abstract: Params) -> Params:
     return checkpoint.load_params(this.made[stage].directory / "checkpoints", abstract)
 
 
-def _teacher(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _teacher(this: Run, artifact: Artifact) -> dict[str, Any]:
     shared = setting(this)
     if not this.config.teacher.path:
-        return _train(this, artefact, curriculum.teacher_training(shared))
+        return _train(this, artifact, curriculum.teacher_training(shared))
     network, tokenizer = shared.network(this.config.teacher.model), _tokenizer(this)
-    figures = imported_teacher.import_into(
-        artefact.directory, this.config, network, this.layout, tokenizer.digest
+    metrics = imported_teacher.import_into(
+        artifact.directory, this.config, network, this.layout, tokenizer.digest
     )
     if processes.is_first():
-        _keep_tokenizer(tokenizer, artefact.directory)
-    return figures
+        _keep_tokenizer(tokenizer, artifact.directory)
+    return metrics
 
 
 def _tokenizer(this: Run) -> Tokenizer:
     return records.load_tokenizer(this.made["prepare"].directory / "records")
 
 
-def _transfer(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _transfer(this: Run, artifact: Artifact) -> dict[str, Any]:
     shared = setting(this)
     teacher = load_teacher(this, "transfer", shared)
-    return _train(this, artefact, curriculum.transfer_training(shared, teacher))
+    return _train(this, artifact, curriculum.transfer_training(shared, teacher))
 
 
-def _distill(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _distill(this: Run, artifact: Artifact) -> dict[str, Any]:
     shared = setting(this)
     teacher = load_teacher(this, "distill", shared)
     student = load_student(this, "transfer", shared) if "transfer" in this.made else None
-    return _train(this, artefact, curriculum.distill_training(shared, teacher, student))
+    return _train(this, artifact, curriculum.distill_training(shared, teacher, student))
 
 
-def _control(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _control(this: Run, artifact: Artifact) -> dict[str, Any]:
     shared = setting(this)
     teacher = load_teacher(this, "control", shared)
-    return _train(this, artefact, curriculum.control_training(shared, teacher))
+    return _train(this, artifact, curriculum.control_training(shared, teacher))
 
 
-def _twin(this: Run, artefact: Artefact) -> dict[str, Any]:
-    return _train(this, artefact, curriculum.twin_training(setting(this)))
+def _baseline(this: Run, artifact: Artifact) -> dict[str, Any]:
+    return _train(this, artifact, curriculum.baseline_training(setting(this)))
 
 
-def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
+def _train(this: Run, artifact: Artifact, training: Training) -> dict[str, Any]:
     config, mesh = this.config, this.layout.mesh
     tokenizer = _tokenizer(this)
     if config.execution.eval_every:
@@ -186,7 +186,7 @@ def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
         )
     state = train(
         training,
-        artefact.directory,
+        artifact.directory,
         config.execution,
         config.seed,
         this.layout,
@@ -194,13 +194,13 @@ def _train(this: Run, artefact: Artefact, training: Training) -> dict[str, Any]:
         this.profile,
     )
     if processes.is_first():
-        (artefact.directory / "parameters.txt").write_text(_as_text(masks.table(state.params)))
-        _keep_tokenizer(tokenizer, artefact.directory)
+        (artifact.directory / "parameters.txt").write_text(_as_text(masks.table(state.params)))
+        _keep_tokenizer(tokenizer, artifact.directory)
     return {
         "steps": training.steps,
         "tokens": training.tokens,
-        "goodput": goodput.summary(artefact.directory),
-        "spikes": SkippedSteps(artefact.directory / "skipped.jsonl", limit=1).spikes(),
+        "goodput": goodput.summary(artifact.directory),
+        "spikes": SkippedSteps(artifact.directory / "skipped.jsonl", limit=1).spikes(),
         "params_sha256": state_lib.params_digest(state.params),
         "tokenizer_digest": tokenizer.digest,
         "validation_fraction": this.made["prepare"].science["data.validation_fraction"],
@@ -220,14 +220,14 @@ def _as_text(table: rich.table.Table) -> str:
     return console.export_text()
 
 
-def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _evaluate(this: Run, artifact: Artifact) -> dict[str, Any]:
     shared = setting(this)
     models = {}
-    if "teacher" in artefact.inputs:
+    if "teacher" in artifact.inputs:
         network = shared.network(this.config.teacher.model)
         models["teacher"] = (network, load_teacher(this, "evaluate", shared))
-    for role, stage in (("student", "distill"), ("control", "control"), ("twin", "twin")):
-        if stage in artefact.inputs:
+    for role, stage in (("student", "distill"), ("control", "control"), ("baseline", "baseline")):
+        if stage in artifact.inputs:
             network = shared.network(this.config.student)
             models[role] = (network, load_student(this, stage, shared))
     directory = this.made["prepare"].directory / "records"
@@ -240,31 +240,31 @@ def _evaluate(this: Run, artefact: Artefact) -> dict[str, Any]:
         this.layout.mesh,
     )
     if processes.is_first():
-        write_json(artefact.directory / "results.json", measured)
+        write_json(artifact.directory / "results.json", measured)
     return {"models": measured["models"], "unigram": measured["unigram"]}
 
 
-def _finetune(this: Run, artefact: Artefact) -> dict[str, Any]:
+def _finetune(this: Run, artifact: Artifact) -> dict[str, Any]:
     config = this.config
     networks = finetuning.networks_of(config, this.made)
     found = finetuning.run(
-        config, this.layout, this.console, this.directory, networks, artefact.directory
+        config, this.layout, this.console, this.directory, networks, artifact.directory
     )
     return {"averages": found["averages"]}
 
 
-def _export(this: Run, artefact: Artefact) -> dict[str, Any]:
-    found = exporting.run(this.config, this.layout, this.console, this.made, artefact.directory)
+def _export(this: Run, artifact: Artifact) -> dict[str, Any]:
+    found = exporting.run(this.config, this.layout, this.console, this.made, artifact.directory)
     return {"networks": [network["name"] for network in found["networks"]]}
 
 
-BODIES: dict[str, Callable[[Run, Artefact], dict[str, Any]]] = {
+BODIES: dict[str, Callable[[Run, Artifact], dict[str, Any]]] = {
     "prepare": _prepare,
     "teacher": _teacher,
     "transfer": _transfer,
     "distill": _distill,
     "control": _control,
-    "twin": _twin,
+    "baseline": _baseline,
     "evaluate": _evaluate,
     "finetune": _finetune,
     "export": _export,

@@ -88,8 +88,8 @@ def _setting(config: Config, layout: Layout) -> Textless:
 def _training(setting: curriculum.Setting, stage: str, layout: Layout) -> Training:
     if stage == "teacher":
         return curriculum.teacher_training(setting)
-    if stage == "twin":
-        return curriculum.twin_training(setting)
+    if stage == "baseline":
+        return curriculum.baseline_training(setting)
     teacher = state_lib.abstract_teacher(setting.watched_teacher(stage), layout)
     if stage == "transfer":
         return curriculum.transfer_training(setting, teacher)

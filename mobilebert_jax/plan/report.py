@@ -141,8 +141,8 @@ def _notes(job: Job) -> list[str]:
         f"chip: {chip.peak_flops / 1e12:.0f} bfloat16 TFLOP/s, "
         f"{chip.memory_bandwidth / GB:.0f} GB/s memory, "
         f"{chip.interconnect / GB:.0f} GB/s interconnect; between slices "
-        f"{chip.host_network / GB:.0f} GB/s a host (makers' figures)",
-        "times: from the slowest of compute, memory and network alone, at those figures, to "
+        f"{chip.host_network / GB:.0f} GB/s a host (makers' metrics)",
+        "times: from the slowest of compute, memory and network alone, at those metrics, to "
         + (
             "the compiler's estimate "
             if _steps(job)[0].times.compiler

@@ -29,7 +29,7 @@ def rows_of(exported: Exported) -> list[Row]:
             file["file"],
             f"{file['bytes'] / 1e6:.1f}",
             _difference(file),
-            _scores(file.get("figures", {}), network["figures"]),
+            _scores(file.get("metrics", {}), network["metrics"]),
         )
         for network in exported["networks"]
         for file in network["files"]
@@ -41,9 +41,9 @@ def _difference(file: Mapping[str, Any]) -> str:
     return f"{max(found):.0e}" if found else ""
 
 
-def _scores(figures: Mapping[str, float], trained: Mapping[str, float]) -> str:
+def _scores(metrics: Mapping[str, float], trained: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{name} {value:.1f} ({value - trained[name]:+.1f})" for name, value in figures.items()
+        f"{name} {value:.1f} ({value - trained[name]:+.1f})" for name, value in metrics.items()
     )
 
 

@@ -36,11 +36,11 @@ _MAP_COLOUR = {"teacher": (38, 126, 200), "student": (222, 98, 12)}
 
 
 def write_report(results: Results, curves: Curves, path: Path) -> None:
-    """Writes the page to `path`, and its figures to `results.json` and `curves.json` beside it.
+    """Writes the page to `path`, and its metrics to `results.json` and `curves.json` beside it.
 
     `results` is what the stages evaluate, finetune and export measured; `curves` maps a stage to
-    the rows of its metrics.jsonl. A section whose part is absent from them (no twin, no transfer,
-    no tasks) is left out.
+    the rows of its metrics.jsonl. A section whose part is absent from them (no baseline, no
+    transfer, no tasks) is left out.
     """
     results = floats_of(results)
     template = importlib.resources.files(__package__).joinpath("page.html.jinja")
@@ -76,12 +76,12 @@ def write_report(results: Results, curves: Curves, path: Path) -> None:
 
 
 def _student_curves(results: Results, curves: Curves) -> list[dict[str, Any]]:
-    """Student, control and twin over the student's steps, for wide and for narrow screens."""
+    """Student, control and baseline over the student's steps, for wide and for narrow screens."""
     offset = sum(s["steps"] for s in results["stages"] if s["name"] == "transfer")
     lines = [
         (name, steps + shift, values)
         for name, stage, shift in (
-            ("twin", "twin", 0),
+            ("baseline", "baseline", 0),
             ("control", "control", 0),
             ("student", "distill", offset),
         )

@@ -1,4 +1,4 @@
-"""Drawing for the page of a run: matplotlib figures that become SVG in the page's own colours.
+"""Drawing for the page of a run: matplotlib metrics that become SVG in the page's own colours.
 
 Colours are the variables of the page's style sheet, so that drawings follow its light and dark
 form. Panels are drawn at the size at which a phone shows them; the page sets as many side by side

@@ -8,16 +8,16 @@ import jax
 import rich.console
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.artifacts import EXPORTED, FINETUNED, Artefact
+from mobilebert_jax.artifacts import EXPORTED, FINETUNED, Artifact
 from mobilebert_jax.config.schema import Config, flatten
 from mobilebert_jax.report.page import write_report
 from mobilebert_jax.report.summary import print_summary
 from mobilebert_jax.training.metrics import read_rows
 
 
-def circumstances(config: Config, made: Mapping[str, Artefact]) -> dict[str, Any]:
-    """Returns how the figures came about: settings, digests, versions, times of the stages."""
-    manifests = {name: found for name, artefact in made.items() if (found := artefact.manifest)}
+def circumstances(config: Config, made: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Returns how the metrics came about: settings, digests, versions, times of the stages."""
+    manifests = {name: found for name, artifact in made.items() if (found := artifact.manifest)}
     stages = [
         {
             "name": name,
@@ -35,7 +35,7 @@ def circumstances(config: Config, made: Mapping[str, Artefact]) -> dict[str, Any
         "seed": config.seed,
         "created": max(manifest["finished"] for manifest in manifests.values()),
         "config": flatten(config),
-        "digests": {name: artefact.digest for name, artefact in made.items()},
+        "digests": {name: artifact.digest for name, artifact in made.items()},
         "versions": {
             **artifacts.versions(),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -45,7 +45,7 @@ def circumstances(config: Config, made: Mapping[str, Artefact]) -> dict[str, Any
 
 
 def publish(
-    config: Config, run: Path, made: Mapping[str, Artefact], console: rich.console.Console
+    config: Config, run: Path, made: Mapping[str, Artifact], console: rich.console.Console
 ) -> None:
     """Writes the report of what was measured into `run`, and prints the summary.
 

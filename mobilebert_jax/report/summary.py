@@ -17,7 +17,7 @@ Results = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 Series = tuple[str, np.ndarray, np.ndarray]
 
-MODELS = ("teacher", "student", "control", "twin")
+MODELS = ("teacher", "student", "control", "baseline")
 """In the order in which every table and figure shows them."""
 TRANSFER_TERMS = ("feature_map", "attention", "mean", "variance")
 """The losses of layer transfer (paper section 3.4)."""
@@ -37,36 +37,36 @@ def models_of(results: Results) -> dict[str, Any]:
 
 
 def comparison(results: Results) -> dict[str, float]:
-    """Returns how the student compares with control, twin and teacher on held-out text.
+    """Returns how the student compares with control, baseline and teacher on held-out text.
 
     transfer_gain (nats) and transfer_accuracy_gain (share) are what layer-wise transfer gained: the
     control's loss minus the student's, and the student's accuracy minus the control's. copy_gain
-    (nats) is what copied parameters and distillation gained without it: the twin's loss minus the
-    control's.
-    loss_gain (nats) and accuracy_gain (share) are the twin's loss minus the student's and the
-    student's accuracy minus the twin's; gap_closed is the share of the way from the twin's loss to
-    the teacher's that the student went, given only where the teacher is ahead of the twin;
+    (nats) is what copied parameters and distillation gained without it: the baseline's loss minus
+    the control's.
+    loss_gain (nats) and accuracy_gain (share) are the baseline's loss minus the student's and the
+    student's accuracy minus the baseline's; gap_closed is the share of the way from the baseline's
+    loss to the teacher's that the student went, where the teacher is ahead of the baseline;
     parameter_share and flops_share are the student's part of the teacher's. A key is absent where
     a model it needs is.
     """
     models = results.get("models", {})
-    student, teacher, twin = (models.get(name) for name in ("student", "teacher", "twin"))
+    student, teacher, baseline = (models.get(name) for name in ("student", "teacher", "baseline"))
     control = models.get("control")
     found: dict[str, float] = {}
     if student and control:
         found["transfer_gain"] = control["masked_lm_loss"] - student["masked_lm_loss"]
         accuracy_gain = student["masked_lm_accuracy"] - control["masked_lm_accuracy"]
         found["transfer_accuracy_gain"] = accuracy_gain
-    if control and twin:
-        found["copy_gain"] = twin["masked_lm_loss"] - control["masked_lm_loss"]
-    if student and twin:
-        found["loss_gain"] = twin["masked_lm_loss"] - student["masked_lm_loss"]
-        found["accuracy_gain"] = student["masked_lm_accuracy"] - twin["masked_lm_accuracy"]
+    if control and baseline:
+        found["copy_gain"] = baseline["masked_lm_loss"] - control["masked_lm_loss"]
+    if student and baseline:
+        found["loss_gain"] = baseline["masked_lm_loss"] - student["masked_lm_loss"]
+        found["accuracy_gain"] = student["masked_lm_accuracy"] - baseline["masked_lm_accuracy"]
     if student and teacher:
         found["parameter_share"] = student["parameters"] / teacher["parameters"]
         found["flops_share"] = student["forward_gflops"] / teacher["forward_gflops"]
-    if student and teacher and twin and twin["masked_lm_loss"] > teacher["masked_lm_loss"]:
-        headroom = twin["masked_lm_loss"] - teacher["masked_lm_loss"]
+    if student and teacher and baseline and baseline["masked_lm_loss"] > teacher["masked_lm_loss"]:
+        headroom = baseline["masked_lm_loss"] - teacher["masked_lm_loss"]
         found["gap_closed"] = found["loss_gain"] / headroom
     return found
 

@@ -1,4 +1,4 @@
-"""The page's part on fine-tuned tasks: what its table says, and drawings of figures and sweeps.
+"""The page's part on fine-tuned tasks: what its table says, and drawings of metrics and sweeps.
 
 Legend: P points of a sweep.
 """
@@ -46,7 +46,7 @@ def page_parts(finetuned: Finetuned) -> dict[str, Any]:
             figure["published"]
             for task in finetuned["tasks"]
             for network in task["networks"]
-            for figure in network["figures"]
+            for figure in network["metrics"]
         ),
         "sweeps": _sweeps(finetuned, several=len(names) > 1),
     }
@@ -82,7 +82,7 @@ def _origins(finetuned: Finetuned) -> list[dict[str, str]]:
 
 
 def _seeds(finetuned: Finetuned) -> str:
-    """Returns over how many seeds the figures are medians."""
+    """Returns over how many seeds the metrics are medians."""
     counts = sorted(
         {len(network["seeds"]) for task in finetuned["tasks"] for network in task["networks"]}
     )
@@ -92,7 +92,7 @@ def _seeds(finetuned: Finetuned) -> str:
 
 
 def _numbers(finetuned: Finetuned) -> list[dict[str, str]]:
-    """Returns at most three figures for the top of a page, the student's where there are some."""
+    """Returns at most three metrics for the top of a page, the student's where there are some."""
     names = task_summary.names_of(finetuned)
     name = "student" if "student" in names else names[0] if names else ""
     found = []
@@ -124,7 +124,7 @@ def _task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network(network: Mapping[str, Any]) -> dict[str, Any]:
-    figures = [
+    metrics = [
         {
             "name": figure["name"],
             "main": figure["main"],
@@ -132,7 +132,7 @@ def _network(network: Mapping[str, Any]) -> dict[str, Any]:
             "range": task_summary.spread(figure, network["seeds"]),
             **_beside(figure),
         }
-        for figure in task_summary.figures_of(network)
+        for figure in task_summary.metrics_of(network)
     ]
     return {
         "network": network["network"],
@@ -142,7 +142,7 @@ def _network(network: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "digest": network["digest"][:8],
         "folder": network["folder"],
-        "figures": figures,
+        "metrics": metrics,
     }
 
 
@@ -164,7 +164,7 @@ def _beside(figure: task_summary.Figure) -> dict[str, Any]:
 
 
 def _main(network: Mapping[str, Any]) -> task_summary.Figure:
-    return task_summary.figures_of(network)[0]
+    return task_summary.metrics_of(network)[0]
 
 
 # ---- drawings ----------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _sweeps(finetuned: Finetuned, *, several: bool) -> list[list[dict[str, Any]]
     groups: list[list[dict[str, Any]]] = []
     for task in finetuned["tasks"]:
         swept = [part for part in task_summary.networks_of(task) if len(part["points"]) > 1]
-        # Scales of one length show whose figures vary more; on a common scale no row could be read
+        # Scales of one length show whose metrics vary more; on a common scale no row could be read
         # where the networks lie far apart.
         length = max((np.ptp(_finite(part)) for part in swept if len(_finite(part))), default=0.0)
         group = []
@@ -234,7 +234,7 @@ def _sweep(
         " · ".join(task_summary.setting(entry["point"][name]) for name in varied)
         for entry in points
     ]
-    mains = [figure["name"] for figure in network["figures"] if figure["main"]]
+    mains = [figure["name"] for figure in network["metrics"] if figure["main"]]
     figure, axes = plots.panel(
         260, 70 + 19 * len(points), left=_margin(labels),
         x=f"{mains[0]} (%)" if len(mains) == 1 else "main figure (%)",
@@ -260,7 +260,7 @@ def _sweep(
 
 
 def _finite(network: Mapping[str, Any]) -> np.ndarray:
-    """Returns the finite main figures of all points and seeds in one row."""
+    """Returns the finite main metrics of all points and seeds in one row."""
     values = np.array([value for entry in network["points"] for value in entry["main"]], float)
     return values[np.isfinite(values)]
 

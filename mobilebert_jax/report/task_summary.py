@@ -1,4 +1,4 @@
-"""What fine-tuning on tasks says: its figures beside the paper's, and their table on the console.
+"""What fine-tuning on tasks says: its metrics beside the paper's, and their table on the console.
 
 Every figure is in per cent, and so is what is made of two of them.
 """
@@ -14,7 +14,7 @@ from rich.text import Text
 Finetuned = Mapping[str, Any]
 Figure = Mapping[str, Any]
 
-NETWORKS = ("teacher", "student", "control", "twin", "untrained")
+NETWORKS = ("teacher", "student", "control", "baseline", "untrained")
 """In the order in which every table and figure shows them."""
 UNVERIFIED, OTHER_SPLIT = "‡", "†"
 """What marks a published figure that no publication confirmed, and a difference of two splits."""
@@ -35,13 +35,13 @@ def names_of(finetuned: Finetuned) -> list[str]:
     return [name for name in NETWORKS if name in found]
 
 
-def figures_of(network: Mapping[str, Any]) -> list[Figure]:
-    """Returns the figures of one network on one task, main ones first."""
-    return sorted(network["figures"], key=lambda figure: not figure["main"])
+def metrics_of(network: Mapping[str, Any]) -> list[Figure]:
+    """Returns the metrics of one network on one task, main ones first."""
+    return sorted(network["metrics"], key=lambda figure: not figure["main"])
 
 
 def published(figure: Figure) -> list[Mapping[str, Any]]:
-    """Returns the paper's figures, those of the dev set first."""
+    """Returns the paper's metrics, those of the dev set first."""
     return sorted(figure["published"], key=lambda entry: entry["split"] != "dev")
 
 
@@ -109,17 +109,17 @@ def average_figure(average: Mapping[str, Any]) -> Figure:
 
 def notes_used(finetuned: Finetuned) -> list[str]:
     """Returns the footnotes that the marks in a table of these tasks need."""
-    figures: list[Figure] = [average_figure(a) for a in finetuned["averages"].values()]
-    figures += [
+    metrics: list[Figure] = [average_figure(a) for a in finetuned["averages"].values()]
+    metrics += [
         figure
         for task in finetuned["tasks"]
         for network in task["networks"]
-        for figure in network["figures"]
+        for figure in network["metrics"]
     ]
     notes = []
-    if any(not entry["verified"] for figure in figures for entry in figure["published"]):
+    if any(not entry["verified"] for figure in metrics for entry in figure["published"]):
         notes.append(UNVERIFIED_NOTE)
-    if any((found := difference(figure)) and found[1] for figure in figures):
+    if any((found := difference(figure)) and found[1] for figure in metrics):
         notes.append(OTHER_SPLIT_NOTE)
     return notes
 
@@ -148,7 +148,7 @@ def tasks_table(finetuned: Finetuned) -> Table:
         title = task["title"]
         for network in networks_of(task):
             role = network["network"]
-            for figure in figures_of(network):
+            for figure in metrics_of(network):
                 cells = [escape(title), *([role] if several else []), escape(figure["name"])]
                 style = "bold" if figure["main"] and role == "student" else None
                 table.add_row(*cells, *_figure_cells(figure, network["seeds"]), style=style)

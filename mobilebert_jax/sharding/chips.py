@@ -1,4 +1,4 @@
-"""What the makers of accelerators say of their chips: the figures utilisation is measured against.
+"""What the makers of accelerators say of their chips: the metrics utilisation is measured against.
 
 One row a chip, not a JAX device: TPU v2, v3 and 7x show two devices (TensorCores) a chip. Dense
 bfloat16 peaks. Interconnect is what one chip can send over all its links of a slice or NVLink

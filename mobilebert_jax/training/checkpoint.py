@@ -1,9 +1,9 @@
-"""Checkpoints of the training state, through Orbax: asynchronous, sealed, with retention.
+"""Checkpoints of the training state, through Orbax: asynchronous, with checksums and retention.
 
 Parameters and moments are separate items, so that a later stage reads the parameters alone. A save
-that is complete on disk is sealed: a list of its files with their SHA-256. Only what agrees with
-its seal is ever read, so that neither a kill during a save nor a torn or flipped byte is taken for
-a checkpoint; what does not agree is set aside, and the one before it is used.
+that is complete on disk gets a checksum manifest, its files with their SHA-256. Only what agrees
+with it is ever read, so that neither a kill during a save nor a torn or flipped byte is taken for a
+checkpoint; what does not agree is set aside, and the one before it is used.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ COMMITTED = "commit_success.txt"
 
 
 class Damaged(Exception):
-    """A finished stage has no checkpoint that agrees with its seal."""
+    """A finished stage has no checkpoint that agrees with its checksums."""
 
     def __init__(self, directory: Path, problems: list[str]):
         super().__init__(f"the checkpoints in {directory} cannot be used: {'; '.join(problems)}")
@@ -44,7 +44,8 @@ class Checkpoints:
     """The checkpoints of one stage, in `directory`.
 
     Keeps the newest `keep`, and for good every one whose step divides by `keep_every` (0: none).
-    `report` is told of checkpoints that had to be set aside, `sealed` of those that are complete.
+    `report` gets a sentence for each checkpoint that had to be set aside, `completed` the step of
+    each that is complete.
     As a context manager it waits at its end for the save under way, unless a mistake or a broken
     disk ended the block: then there may be nothing to wait for.
     """
@@ -55,7 +56,7 @@ class Checkpoints:
         keep: int,
         keep_every: int = 0,
         report: Callable[[str], None] = lambda text: None,
-        sealed: Callable[[int], None] = lambda step: None,
+        completed: Callable[[int], None] = lambda step: None,
     ):
         self._directory = storage.absolute(directory)
         # Before Orbax looks: what it sees it takes for the newest.
@@ -71,8 +72,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
-        self._sealed = sealed
-        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._completed = completed
+        self._checksum_pool = ThreadPoolExecutor(1, thread_name_prefix="checksums")
         self._closing = threading.Event()
         self._pending: Future[None] | None = None
         self._last_saved: int | None = None
@@ -90,7 +91,7 @@ class Checkpoints:
             self.close()
 
     def latest(self) -> int | None:
-        """Returns the step of the newest sealed checkpoint."""
+        """Returns the step of the newest complete checkpoint."""
         step: int | None = self._manager.latest_step()
         return step
 
@@ -116,18 +117,18 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**saved))
         self._last_saved = step
         if processes.is_first():
-            self._pending = self._sealer.submit(self._seal, step)
+            self._pending = self._checksum_pool.submit(self._write_checksums, step)
 
     def _tell_others_supervisor(self) -> None:
-        """Process 0 seals, but every process has a supervisor that wants to hear of progress."""
+        """Process 0 writes the checksums; every process has a supervisor that watches progress."""
         if not processes.is_first() and self._last_saved is not None:
             self._manager.wait_until_finished()
-            self._sealed(self._last_saved)
+            self._completed(self._last_saved)
 
-    def _seal(self, step: int) -> None:
+    def _write_checksums(self, step: int) -> None:
         path = self._directory / str(step)
         # Not only when no save is under way: where saves follow each other without a pause none
-        # would be sealed before the last.
+        # would get its checksums before the last.
         while self._manager.is_saving_in_progress() and not _is_complete(path):
             if self._closing.wait(POLL_SECONDS):
                 break
@@ -138,7 +139,7 @@ class Checkpoints:
         except FileNotFoundError:
             # Removed by retention meanwhile, or never finished, which `save` and `close` report.
             return
-        self._sealed(step)
+        self._completed(step)
 
     def _raise_failures(self) -> None:
         self._manager.check_for_errors()
@@ -163,7 +164,7 @@ class Checkpoints:
         return State(restored["params"], opt_state, step_array)
 
     def wait(self) -> None:
-        """Waits for the save under way and for its seal; raises as `save` does."""
+        """Waits for the save under way and for its checksums; raises as `save` does."""
         with _storage_errors(self._directory):
             self._manager.wait_until_finished()
             self._raise_failures()
@@ -177,7 +178,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._closing.set()
-            self._sealer.shutdown()
+            self._checksum_pool.shutdown()
             self._manager.close()
         processes.wait_for_all("checkpoints closed")
 
@@ -219,7 +220,7 @@ def _storage_errors(directory: Path) -> Iterator[None]:
 
 
 def set_aside(directory: Path) -> list[str]:
-    """Moves every checkpoint that does not agree with its seal out of the way; says which."""
+    """Moves every checkpoint that does not agree with its checksums out of the way; says which."""
     found = []
     for path in _steps(directory):
         problems = checksums.problems(path)
@@ -252,12 +253,12 @@ def _is_complete(path: Path) -> bool:
 def load_params(directory: Path, abstract: Params) -> Params:
     """Returns the newest parameters in `directory`, with the shardings of `abstract`.
 
-    Raises InputError when there are none, Damaged when they do not agree with their seal.
+    Raises InputError when there are none, Damaged when they do not agree with their checksums.
     """
     steps = _steps(directory)
     if not steps:
         raise InputError(f"no complete checkpoint in {directory}")
-    found = processes.agree("seal", lambda: checksums.problems(steps[-1]))
+    found = processes.agree("checksums", lambda: checksums.problems(steps[-1]))
     if found:
         raise Damaged(directory, found)
     with ocp.CheckpointManager(storage.absolute(directory)) as manager:

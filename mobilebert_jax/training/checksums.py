@@ -1,4 +1,4 @@
-"""Seals: the list of a folder's files with sizes and digests, written when they are all there."""
+"""The checksum manifest of a folder: its files with sizes and SHA-256, written last."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ from typing import Any
 
 from mobilebert_jax import storage
 
-NAME = "seal.json"
+NAME = "checksums.json"
 CHUNK_BYTES = 1 << 22
 
 
 def write(folder: Path) -> None:
-    """Seals the files in `folder`; raises FileNotFoundError when the folder is not there."""
+    """Writes the manifest of `folder`; raises FileNotFoundError when the folder is not there."""
     files = {
         name: [size, _digest(folder / name)]
         for name, size in storage.files(folder).items()
@@ -22,10 +22,10 @@ def write(folder: Path) -> None:
 
 
 def problems(folder: Path) -> list[str]:
-    """Returns what in `folder` does not agree with its seal; empty when everything does."""
+    """Returns what in `folder` does not agree with its checksums; empty when everything does."""
     path = folder / NAME
     if not path.is_file():
-        return ["it was not complete (it has no seal)"]
+        return ["it was not complete (it has no checksums)"]
     try:
         text = path.read_text()
         files = json.loads(text)["files"]

@@ -61,8 +61,8 @@ def held_out_scorer(
     @jax.jit
     def measure(params: Params, batch: Batch) -> dict[str, Mean]:
         with rules.on(mesh):
-            terms, figures = objective(params, None, batch, jax.random.key(0))
-        return {**{name: term.mean for name, term in terms.items()}, **figures}
+            terms, metrics = objective(params, None, batch, jax.random.key(0))
+        return {**{name: term.mean for name, term in terms.items()}, **metrics}
 
     # Compiled, because arrays of several processes cannot be added one by one.
     add = jax.jit(lambda total, part: jax.tree.map(jnp.add, total, part))

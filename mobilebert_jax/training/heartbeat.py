@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "PROGRESS_FILE"
-"""Names a file that grows by a line for each sealed checkpoint and each finished stage."""
+"""Names a file that grows by a line for each complete checkpoint and each finished stage."""
 
 
 def note(text: str) -> None:

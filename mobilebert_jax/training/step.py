@@ -29,7 +29,7 @@ class Sums(NamedTuple):
 
     gradient: Params
     loss: jax.Array
-    figures: dict[str, Mean]
+    metrics: dict[str, Mean]
 
 
 def make_step(
@@ -71,7 +71,7 @@ def make_step(
 
         new_params = part.put(state.params, chosen(jax.tree.map(jnp.add, params, updates), params))
         new_opt_state = part.put_state(state.opt_state, chosen(new_opt_state, opt_state))
-        metrics = {name: mean.value() for name, mean in sums.figures.items()}
+        metrics = {name: mean.value() for name, mean in sums.metrics.items()}
         metrics |= {
             "loss": sums.loss,
             "gradient_norm": norm,
@@ -93,7 +93,7 @@ def gradient(
     key: jax.Array,
     micro_batches: int = 1,
 ) -> Sums:
-    """Returns gradient, loss and figures of a whole batch, computed in `micro_batches` parts."""
+    """Returns gradient, loss and metrics of a whole batch, computed in `micro_batches` parts."""
     if micro_batches == 1:
         return _sums(objective, params, teacher, batch, key)
     # The weights depend on the batch alone, so the compiler drops everything else of this pass.
@@ -128,7 +128,7 @@ def _sums(
     """Returns the contributions of `batch`, divided by its own weights or by those given."""
 
     def loss(params: Params) -> tuple[jax.Array, dict[str, Mean]]:
-        terms, figures = objective(params, teacher, batch, key)
+        terms, metrics = objective(params, teacher, batch, key)
         total = sum(
             (
                 term.factor
@@ -137,9 +137,9 @@ def _sums(
             ),
             jnp.float32(0.0),
         )
-        return total, {**{name: term.mean for name, term in terms.items()}, **figures}
+        return total, {**{name: term.mean for name, term in terms.items()}, **metrics}
 
-    (total, figures), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    (total, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     # Those of parameters read in bfloat16 are added up, and updated with, in float32.
     gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
-    return Sums(gradients, total, figures)
+    return Sums(gradients, total, metrics)

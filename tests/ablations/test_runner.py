@@ -14,7 +14,7 @@ from tests.report.test_page import Browser, Page, browser_program, complaints, r
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-VARIANTS = ("scratch twin", "control control", "student distill")
+VARIANTS = ("scratch baseline", "control control", "student distill")
 
 
 def run(folder: Path, **settings: Any) -> str:
@@ -51,10 +51,18 @@ def folders(folder: Path, stage: str) -> set[str]:
 def test_records_and_teacher_are_made_once(compared: Path) -> None:
     count = {
         stage: len(folders(compared, stage))
-        for stage in ("prepare", "teacher", "transfer", "distill", "control", "twin", "held_out")
+        for stage in (
+            "prepare",
+            "teacher",
+            "transfer",
+            "distill",
+            "control",
+            "baseline",
+            "held_out",
+        )
     }
     assert count == {
-        "prepare": 1, "teacher": 1, "transfer": 2, "distill": 2, "control": 2, "twin": 2,
+        "prepare": 1, "teacher": 1, "transfer": 2, "distill": 2, "control": 2, "baseline": 2,
         "held_out": 7,
     }  # fmt: skip
 

@@ -26,7 +26,7 @@ def published(scale: str = "demo") -> Config:
 
 def with_ablations(**settings: Any) -> Config:
     base = published()
-    ablations = Ablations(variants=("a distill", "b control", "c twin"))
+    ablations = Ablations(variants=("a distill", "b control", "c baseline"))
     return dataclasses.replace(base, ablations=dataclasses.replace(ablations, **settings))
 
 
@@ -57,7 +57,7 @@ def test_every_variant_trains_as_long_on_the_same_stream() -> None:
     for variant in variants_of(config):
         chosen = setting(variant.config)
         stages = {
-            "twin": lambda s: [curriculum.twin_training(s)],
+            "baseline": lambda s: [curriculum.baseline_training(s)],
             "control": lambda s: [curriculum.control_training(s, {})],
             "distill": lambda s: [
                 *([curriculum.transfer_training(s, {})] if _has_transfer(s.config) else []),
@@ -112,10 +112,10 @@ def test_a_transfer_that_progressive_would_cut_short_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"variants": ("a",)}, "must be one of distill, control, twin"),
+        ({"variants": ("a",)}, "must be one of distill, control, baseline"),
         ({"variants": ("a distil",)}, "the nearest is 'distill'"),
         ({"variants": ("a/b distill",)}, "'a/b' is no name"),
-        ({"variants": ("a distill", "a twin")}, "names 'a' twice"),
+        ({"variants": ("a distill", "a baseline")}, "names 'a' twice"),
         ({"variants": ("a distill transfer.stratgy=joint",)}, "nearest is transfer.strategy"),
         ({"variants": ("a distill distill.steps=7",)}, "cannot change distill.steps"),
         ({"variants": ("a distill seed=1",)}, "cannot change seed"),

@@ -74,10 +74,10 @@ def losses(path: Path) -> list[tuple[float, float]]:
 
 
 def damage_newest(bucket: fake_bucket.Bucket) -> int:
-    """Flips a byte of the teacher's newest sealed checkpoint and returns its step."""
-    seals = bucket.names(r"runs/tiny/teacher-\w+/checkpoints/\d+/seal.json")
-    newest = max(seals, key=lambda name: int(name.split("/")[-2]))
-    data = re.escape(newest.removesuffix("seal.json")) + r"params/d/.*"
+    """Flips a byte of the teacher's newest complete checkpoint and returns its step."""
+    manifests = bucket.names(r"runs/tiny/teacher-\w+/checkpoints/\d+/checksums.json")
+    newest = max(manifests, key=lambda name: int(name.split("/")[-2]))
+    data = re.escape(newest.removesuffix("checksums.json")) + r"params/d/.*"
     name = bucket.names(data)[0]
     content = bytearray(bucket.objects[name].content)
     content[len(content) // 2] ^= 1
@@ -94,17 +94,17 @@ def test_a_run_in_a_bucket_is_killed_and_ends_as_one_that_was_not(
     finish(start(tmp_path, "first host", *teacher))
     (unbroken,) = (tmp_path / "runs/tiny").glob("teacher-*")
 
-    sealed = r"runs/tiny/teacher-\w+/checkpoints/{}/seal.json"
-    kill_at(start(tmp_path, "first host", there, *teacher), bucket, sealed.format(6))
+    complete = r"runs/tiny/teacher-\w+/checkpoints/{}/checksums.json"
+    kill_at(start(tmp_path, "first host", there, *teacher), bucket, complete.format(6))
     rows = losses(fetched(bucket, r"runs/tiny/teacher-\w+/metrics.jsonl", tmp_path))
-    newest = max(int(n.split("/")[-2]) for n in bucket.names(sealed.format(r"\d+")))
+    newest = max(int(n.split("/")[-2]) for n in bucket.names(complete.format(r"\d+")))
     # A checkpoint is never ahead of the record of the steps before it.
     assert [step for step, _ in rows][:newest] == list(range(newest))
     damaged = damage_newest(bucket)
     output = finish(start(tmp_path, "second host", there))
 
     assert f"/{damaged} is not used" in output
-    assert bucket.names(rf"runs/tiny/teacher-\w+/damaged/{damaged}-1/seal.json")
+    assert bucket.names(rf"runs/tiny/teacher-\w+/damaged/{damaged}-1/checksums.json")
     manifest = fetched(bucket, r"runs/tiny/teacher-\w+/manifest.json", tmp_path).read_text()
     expected = json.loads((unbroken / "manifest.json").read_text())["params_sha256"]
     assert json.loads(manifest)["params_sha256"] == expected

@@ -171,7 +171,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"student__layers": 12}, "teacher.model.layers=24 and student.layers=12 must be equal"),
     ({"transfer__steps": 30}, "transfer.steps=30 leaves no step to some of the 24 layers"),
     (
-        {"stages": ("twin",), "transfer__batch_size": 8},
+        {"stages": ("baseline",), "transfer__batch_size": 8},
         "transfer.batch_size=8 and distill.batch_size=2048 must be equal",
     ),
 ]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.distributed
 
 PATIENCE = 900.0
 """Seconds; only a machine that is busy with other things needs so many."""
-TRAINED = ("teacher", "transfer", "distill", "twin")
+TRAINED = ("teacher", "transfer", "distill", "baseline")
 HEARTBEAT = 12
 """Seconds; processes that share two cores may be silent for some."""
 QUICK_NOTICE = (f"--config.execution.heartbeat_timeout_seconds={HEARTBEAT}",)
@@ -128,7 +128,7 @@ def test_two_processes_have_the_numbers_of_one(
     start: Start, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     several, alone = folders("several"), folders("alone")
-    stages = "prepare,teacher,transfer,distill,twin,evaluate,finetune"
+    stages = "prepare,teacher,transfer,distill,baseline,evaluate,finetune"
     table = tmp_path / "table.tsv"
     table.write_text("text\tlabel\n" + "kalo pel dan\tk\nmiren dan\tm\ntushi\tt\n" * 9)
     settings = (
@@ -149,7 +149,7 @@ def test_two_processes_have_the_numbers_of_one(
         json.loads((folder / "runs/tiny/results.json").read_text())["models"]
         for folder in (several, alone)
     ]
-    for role in ("teacher", "student", "twin"):
+    for role in ("teacher", "student", "baseline"):
         for figure in ("masked_lm_loss", "next_sentence_loss", "masked_lm_accuracy"):
             ours, theirs = (models[role][figure] for models in measured)
             assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)

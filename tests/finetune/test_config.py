@@ -29,7 +29,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"networks": ()}, "finetune.networks is empty; the stage 'finetune' needs some of student"),
     ({"networks": ("techer",)}, "finetune.networks names 'techer'; there are student, teacher"),
     ({"networks": ("techer",)}, "the nearest is 'teacher'"),
-    ({"networks": ("twin", "twin")}, "finetune.networks=twin,twin names something twice"),
+    (
+        {"networks": ("baseline", "baseline")},
+        "finetune.networks=baseline,baseline names something twice",
+    ),
     (
         {"search__batch_sizes": (0, 8)},
         "search.batch_sizes holds 0, which must be from 1 to 10,000,000",

@@ -167,7 +167,7 @@ def test_an_average_of_some_tasks_says_of_how_many() -> None:
         metrics.glue_average(some)
 
 
-def test_an_average_refuses_figures_that_are_not_the_benchmarks() -> None:
+def test_an_average_refuses_metrics_that_are_not_the_benchmarks() -> None:
     with pytest.raises(ValueError, match="scores mnli by matched accuracy and mismatched accuracy"):
         metrics.average_of({"mnli": {"matched accuracy": 84.6}})
     with pytest.raises(ValueError, match="scores rte by accuracy, not by accuracy and loss"):

@@ -13,10 +13,10 @@ from mobilebert_jax.finetune.selection import Choice, Outcome, Point, Spread, ch
 STEADY, LUCKY = Point(32, 2e-5, 3), Point(16, 5e-5, 3)
 
 
-def _outcomes(figures: Mapping[Point, list[float]]) -> list[Outcome]:
+def _outcomes(metrics: Mapping[Point, list[float]]) -> list[Outcome]:
     return [
         Outcome(point, seed, {"accuracy": value}, f"{point} {seed}")
-        for point, values in figures.items()
+        for point, values in metrics.items()
         for seed, value in enumerate(values)
     ]
 
@@ -26,7 +26,7 @@ def test_the_median_chooses_not_the_luckiest_run_nor_the_mean() -> None:
     found = choose(_outcomes({LUCKY: [60.0, 99.0, 66.0], STEADY: [70.0, 71.0, 72.0]}), ["accuracy"])
     assert found.point == STEADY
     assert found.main == Spread(71.0, 70.0, 72.0, 3)
-    assert found.figures == {"accuracy": Spread(71.0, 70.0, 72.0, 3)}
+    assert found.metrics == {"accuracy": Spread(71.0, 70.0, 72.0, 3)}
     assert (found.typical.seed, found.typical.digest) == (1, f"{STEADY} 1")
 
 
@@ -36,7 +36,7 @@ def test_of_an_even_number_of_seeds_the_lower_middle_run_is_typical() -> None:
     assert found.typical.seed == 1
 
 
-def test_several_main_figures_count_by_their_mean_and_the_rest_not_at_all() -> None:
+def test_several_main_metrics_count_by_their_mean_and_the_rest_not_at_all() -> None:
     def run(point: Point, seed: int, f1: float, accuracy: float, loss: float) -> Outcome:
         return Outcome(point, seed, {"f1": f1, "accuracy": accuracy, "other": loss}, "")
 
@@ -53,9 +53,9 @@ def test_several_main_figures_count_by_their_mean_and_the_rest_not_at_all() -> N
     )
     assert found.point == STEADY and found.typical.seed == 0
     assert found.main == Spread(85.0, 75.0, 86.0, 3)
-    assert found.figures["f1"] == Spread(88.0, 80.0, 90.0, 3)
-    assert found.figures["accuracy"] == Spread(84.0, 60.0, 90.0, 3)
-    assert found.figures["other"] == Spread(1.0, 0.0, 9.0, 3)
+    assert found.metrics["f1"] == Spread(88.0, 80.0, 90.0, 3)
+    assert found.metrics["accuracy"] == Spread(84.0, 60.0, 90.0, 3)
+    assert found.metrics["other"] == Spread(1.0, 0.0, 9.0, 3)
 
 
 def test_a_figure_that_some_runs_lack_counts_the_runs_that_have_it() -> None:
@@ -63,7 +63,7 @@ def test_a_figure_that_some_runs_lack_counts_the_runs_that_have_it() -> None:
         Outcome(STEADY, 0, {"f1": 50.0}, ""),
         Outcome(STEADY, 1, {"f1": 60.0, "f1/PER": 40.0}, ""),
     ]
-    assert choose(runs, ["f1"]).figures["f1/PER"] == Spread(40.0, 40.0, 40.0, 1)
+    assert choose(runs, ["f1"]).metrics["f1/PER"] == Spread(40.0, 40.0, 40.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_choice_is_that_of_a_slow_search_in_any_order_of_the_runs(data: st.D
     random.Random(data.draw(st.integers(0, 99))).shuffle(runs)
     found: Choice = choose(runs, ["accuracy"])
     assert (found.point, found.main.median, found.typical.seed) == _slow_choice(values)
-    assert found.typical.figures["accuracy"] <= found.main.median
+    assert found.typical.metrics["accuracy"] <= found.main.median
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -131,6 +131,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
         choose([], ["accuracy"])
     with pytest.raises(ValueError, match="one main figure"):
         choose(good, [])
-    broken = good[0]._replace(figures={"accuracy": 1.0, "f1": math.nan})
+    broken = good[0]._replace(metrics={"accuracy": 1.0, "f1": math.nan})
     with pytest.raises(ValueError, match="the figure 'f1' is nan"):
         choose([broken, *good[1:]], ["accuracy"])

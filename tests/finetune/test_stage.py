@@ -96,9 +96,9 @@ def trial_manifests(tmp_path: Path) -> dict[int, dict[str, Any]]:
     return {manifest["science"]["seed"]: manifest for manifest in found}
 
 
-def figures(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+def metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {
-        task["task"]: {f["name"]: f["median"] for f in task["networks"][0]["figures"]}
+        task["task"]: {f["name"]: f["median"] for f in task["networks"][0]["metrics"]}
         for task in results["tasks"]
     }
 
@@ -106,9 +106,9 @@ def figures(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 def check_everything(results: dict[str, Any], folder: Path) -> None:
     """Checks the outcome of all tasks of GLUE and SQuAD."""
     assert [task["task"] for task in results["tasks"]] == [*GLUE_TASKS, *SQUAD_TASKS]
-    values = [v for found in figures(results).values() for v in found.values()]
+    values = [v for found in metrics(results).values() for v in found.values()]
     assert all(math.isfinite(v) and -100 <= v <= 100 for v in values)
-    assert set(figures(results)["mnli"]) == {"matched accuracy", "mismatched accuracy"}
+    assert set(metrics(results)["mnli"]) == {"matched accuracy", "mismatched accuracy"}
     assert results["averages"]["student"]["official"] is True
     with zipfile.ZipFile(folder / "predictions/student/submission.zip") as archive:
         assert sorted(archive.namelist()) == sorted(submission.FILES.values())
@@ -126,7 +126,7 @@ def check_everything(results: dict[str, Any], folder: Path) -> None:
 def test_tasks_run_from_their_official_files(sweep: Sweep, tmp_path: Path) -> None:
     said = run(sweep("sts-b", "squad_v2.0"))
     assert "GLUE average" in said
-    found = figures(outcome(tmp_path))
+    found = metrics(outcome(tmp_path))
     assert set(found["sts-b"]) == {"pearson", "spearman"}
     assert {"exact", "f1", "best_f1"} <= set(found["squad_v2.0"])
     page = (tmp_path / "runs/tiny/report.html").read_text()
@@ -134,7 +134,7 @@ def test_tasks_run_from_their_official_files(sweep: Sweep, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_every_task_runs_from_files_and_each_kind_from_datasets_with_the_same_figures(
+def test_every_task_runs_from_files_and_each_kind_from_datasets_with_the_same_metrics(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_tasks.prepare_glue(tmp_path / "tfds")
@@ -147,7 +147,7 @@ def test_every_task_runs_from_files_and_each_kind_from_datasets_with_the_same_fi
     # One of each kind: that TFDS gives the rows of the files is another test's matter.
     again = ("cola", "sts-b", "mnli", "squad_v1.1")
     run(sweep(*again, finetune__source="tfds"))
-    assert figures(outcome(tmp_path)) == {name: figures(from_files)[name] for name in again}
+    assert metrics(outcome(tmp_path)) == {name: metrics(from_files)[name] for name in again}
 
 
 def write_table(path: Path, rows: Sequence[tuple[str, Any]]) -> str:
@@ -168,9 +168,9 @@ def test_a_network_learns_the_classes_of_own_files(sweep: Sweep, tmp_path: Path)
     )
     # A test file with labels is scored too, but chooses nothing.
     wanted = {"accuracy": 100.0, "test accuracy": 100.0}
-    assert figures(outcome(tmp_path)) == {"classify": wanted}
+    assert metrics(outcome(tmp_path)) == {"classify": wanted}
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
-    assert [figure["main"] for figure in network["figures"]] == [True, False]
+    assert [figure["main"] for figure in network["metrics"]] == [True, False]
     predictions = finetune_folder(tmp_path) / "predictions/student/classify-test.tsv"
     found = [line.split("\t")[1] for line in predictions.read_text().splitlines()[1:]]
     assert found == ["k", "m", "k", "m"]
@@ -187,7 +187,7 @@ def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -
     said = run(sweep("classify", **settings))
     assert "48 years.tsv: rows that are among the training rows too" in said
     found = outcome(tmp_path)
-    assert figures(found)["classify"]["pearson"] > 98.0
+    assert metrics(found)["classify"]["pearson"] > 98.0
     trial = tmp_path / "runs/tiny" / found["tasks"][0]["networks"][0]["folder"]
     lines = (trial / "predictions/dev-dev.tsv").read_text().splitlines()[1:4]
     predicted = [float(line.split("\t")[1]) for line in lines]
@@ -200,7 +200,7 @@ def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -
     further = {"finetune__pretrained": str(trial), "name": "further"}
     run(sweep("classify", **{**settings, **further, "finetune__search__learning_rates": (1e-9,)}))
     again = json.loads((tmp_path / "runs/further/results.json").read_text())["finetune"]
-    assert figures(again)["classify"] == pytest.approx(figures(found)["classify"], abs=1e-2)
+    assert metrics(again)["classify"] == pytest.approx(metrics(found)["classify"], abs=1e-2)
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_tags_of_own_files_run_too(sweep: Sweep, tmp_path: Path) -> None:
     words.write_text("\n".join("kalo B-PER\nmiren I-PER\npel O\n" for _ in range(9)))
     named = {f"finetune__files__{split}": str(words) for split in ("train", "dev", "test")}
     run(sweep("tag", finetune__search__epochs=(8,), **named))
-    found = figures(outcome(tmp_path))["tag"]
+    found = metrics(outcome(tmp_path))["tag"]
     assert found["f1"] == found["test f1"] == 100.0
 
 
@@ -291,7 +291,7 @@ def test_the_median_seed_is_reported_and_keeps_its_checkpoint(
     run(sweep("rte", **points))
     (network,) = outcome(tmp_path)["tasks"][0]["networks"]
     assert network["point"]["learning_rate"] == 1e-2
-    (figure,) = network["figures"]
+    (figure,) = network["metrics"]
     assert (figure["median"], figure["minimum"], figure["maximum"]) == (61.0, 52.0, 99.0)
     made = tmp_path / "runs/tiny"
     manifest = json.loads((made / network["folder"] / "manifest.json").read_text())
@@ -328,7 +328,7 @@ def fake_trial(folder: Path, rate: float, seed: int) -> dict[str, Any]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "checkpoints/1/file").write_text("parameters")
     scores = {1e-3: (60.0, 55.0, 50.0), 1e-2: (61.0, 99.0, 52.0)}
-    return {"figures": {"accuracy": scores[rate][seed]}, "steps": 1}
+    return {"metrics": {"accuracy": scores[rate][seed]}, "steps": 1}
 
 
 @pytest.mark.slow
@@ -395,5 +395,5 @@ def test_mistakes_are_found_before_the_pretraining(sweep: Sweep, tmp_path: Path)
 
 
 def test_a_network_that_is_fine_tuned_needs_its_stage(sweep: Sweep) -> None:
-    twin = refusal(sweep("rte", finetune__networks=("student", "twin")))
-    assert "the stage 'finetune' needs the twin" in twin
+    baseline = refusal(sweep("rte", finetune__networks=("student", "baseline")))
+    assert "the stage 'finetune' needs the baseline" in baseline

@@ -2,7 +2,7 @@
 
     python -m tests.golden.make_collectives
 
-It adds the figures of the installed jax, and leaves those of other releases as they are. A
+It adds the metrics of the installed jax, and leaves those of other releases as they are. A
 difference that a change of this project makes wants an explanation in its commit.
 """
 

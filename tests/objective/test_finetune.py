@@ -60,7 +60,7 @@ def test_classes_are_measured_by_cross_entropy_without_fillers() -> None:
     expected = -logs[np.arange(7), labels].mean()
     assert float(found.terms["task_loss"].mean.value()) == pytest.approx(expected, rel=1e-6)
     accuracy = (np.asarray(LOGITS_BC)[:7].argmax(-1) == labels).mean()
-    assert float(found.figures["accuracy"].value()) == pytest.approx(accuracy)
+    assert float(found.metrics["accuracy"].value()) == pytest.approx(accuracy)
 
 
 def test_a_number_is_measured_by_its_squared_error() -> None:

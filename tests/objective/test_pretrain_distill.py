@@ -102,8 +102,8 @@ def test_pretraining_follows_its_definition(
     assert float(found.terms["masked_lm_loss"].mean.value()) == pytest.approx(words, rel=1e-5)
     assert float(found.terms["next_sentence_loss"].mean.value()) == pytest.approx(order, rel=1e-5)
     assert loss(found) == pytest.approx(words + order, rel=1e-5)
-    assert float(found.figures["masked_lm_accuracy"].value()) == pytest.approx(words_right)
-    assert float(found.figures["next_sentence_accuracy"].value()) == pytest.approx(order_right)
+    assert float(found.metrics["masked_lm_accuracy"].value()) == pytest.approx(words_right)
+    assert float(found.metrics["next_sentence_accuracy"].value()) == pytest.approx(order_right)
 
 
 def test_accuracy_counts_true_words() -> None:
@@ -113,9 +113,9 @@ def test_accuracy_counts_true_words() -> None:
         predictions = encoder.Predictions(
             jnp.roll(right_BPV, shift, axis=-1), jnp.roll(order_B2, shift, axis=-1)
         )
-        figures = pretrain.hard_labels(predictions, BATCH, 1.0).figures
-        assert float(figures["masked_lm_accuracy"].value()) == accuracy
-        assert float(figures["next_sentence_accuracy"].value()) == accuracy
+        metrics = pretrain.hard_labels(predictions, BATCH, 1.0).metrics
+        assert float(metrics["masked_lm_accuracy"].value()) == accuracy
+        assert float(metrics["next_sentence_accuracy"].value()) == accuracy
 
 
 def test_predictions_without_weight_do_not_count(
@@ -168,7 +168,7 @@ def test_distillation_follows_its_definition(
     assert loss(found) == pytest.approx(expected, rel=1e-5)
     # Reported for true words, whatever the share of the teacher's.
     assert float(found.terms["masked_lm_loss"].mean.value()) == pytest.approx(words, rel=1e-5)
-    assert float(found.figures["masked_lm_accuracy"].value()) == pytest.approx(words_right)
+    assert float(found.metrics["masked_lm_accuracy"].value()) == pytest.approx(words_right)
 
 
 def test_a_teacher_without_a_share_of_the_loss_does_not_run(student: Any, logits: Any) -> None:
@@ -204,11 +204,11 @@ def measured(name: str, total: float) -> Measured:
     return Measured({name: Term(mean, 3.0)}, {f"{name}_figure": mean})
 
 
-def test_the_sum_of_objectives_has_the_terms_and_figures_of_both() -> None:
+def test_the_sum_of_objectives_has_the_terms_and_metrics_of_both() -> None:
     both = add(measured("one", 4.0), measured("other", 6.0))
     assert loss(both) == 3.0 * 2.0 + 3.0 * 3.0
     assert set(both.terms) == {"one", "other"}
-    assert set(both.figures) == {"one_figure", "other_figure"}
+    assert set(both.metrics) == {"one_figure", "other_figure"}
     with pytest.raises(ValueError, match="share a term"):
         add(measured("one", 4.0), measured("one", 6.0))
 

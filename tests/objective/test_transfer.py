@@ -200,14 +200,14 @@ def test_factors_are_the_published_ones(student: Any, teacher: Any) -> None:
 
 def test_several_layers_add_up_and_are_reported_one_by_one(student: Any, teacher: Any) -> None:
     measured = compiled_measure(None)(student, teacher, BATCH, KEY)
-    single = [compiled(n, 0.1)(student, teacher, BATCH, KEY).figures for n in EVERY]
+    single = [compiled(n, 0.1)(student, teacher, BATCH, KEY).metrics for n in EVERY]
     for name, (value, _) in terms(measured).items():
-        alone = [float(figures[name].value()) for figures in single]
+        alone = [float(metrics[name].value()) for metrics in single]
         assert value == pytest.approx(sum(alone), rel=1e-5)
         for layer in EVERY:
-            figure = float(measured.figures[f"{name}/layer_{layer:02d}"].value())
+            figure = float(measured.metrics[f"{name}/layer_{layer:02d}"].value())
             assert figure == pytest.approx(alone[layer], rel=1e-5)
-    assert len(measured.figures) == 4 * tiny.LAYERS
+    assert len(measured.metrics) == 4 * tiny.LAYERS
 
 
 def test_the_authors_variants(student: Any, teacher: Any) -> None:
@@ -217,7 +217,7 @@ def test_the_authors_variants(student: Any, teacher: Any) -> None:
     factors = {"feature_map": 100.0, "mean": 5000.0, "variance": 5.0, "attention": 1.0}
     for name, factor in factors.items():
         assert found[name][1] == pytest.approx(factor / tiny.LAYERS)
-    plain = compiled(1, 0.1)(student, teacher, BATCH, KEY).figures
+    plain = compiled(1, 0.1)(student, teacher, BATCH, KEY).metrics
     for name in ("feature_map", "attention"):
         assert found[name][0] == pytest.approx(float(plain[name].value()), rel=1e-5)
 

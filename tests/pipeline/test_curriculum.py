@@ -132,7 +132,7 @@ def test_what_is_kept_and_unrolled_depends_on_the_stage(teacher: Any) -> None:
         curriculum.teacher_training(chosen),
         curriculum.transfer_training(chosen, teacher),
         curriculum.distill_training(chosen, teacher, None),
-        curriculum.twin_training(chosen),
+        curriculum.baseline_training(chosen),
     )
     found = [(stage.network.remat, stage.network.unroll) for stage in stages]
     assert found == [("feedforward", 1), ("full", 4), ("full", 4), ("full", 4)]
@@ -150,7 +150,7 @@ def test_only_training_rounds_what_it_multiplies(
         curriculum.teacher_training(chosen),
         curriculum.transfer_training(chosen, teacher),
         curriculum.distill_training(chosen, teacher, None),
-        curriculum.twin_training(chosen),
+        curriculum.baseline_training(chosen),
     )
     assert all(stage.network.rounded_products for stage in stages)
     assert not chosen.network(CONFIG.student).rounded_products
@@ -168,14 +168,18 @@ def test_stages_have_the_steps_of_the_configuration(teacher: Any) -> None:
     training = curriculum.transfer_training(setting(), teacher)
     expected = [("layer 0", 0, 4), ("layer 1", 4, 7), ("layer 2", 7, 9)]
     assert (training.name, spans(training), training.steps) == ("transfer", expected, 9)
-    assert [phase.figures for phase in training.phases] == [{"layer": n} for n in (0.0, 1.0, 2.0)]
+    assert [phase.metrics for phase in training.phases] == [{"layer": n} for n in (0.0, 1.0, 2.0)]
     assert [phase.part.blocks for phase in training.phases] == [(0, 1), (0, 2), (0, 3)]
     assert training.tokens == training.steps * tiny.ROWS * tiny.LENGTH
     distilled = curriculum.distill_training(setting(), teacher, None)
     assert (spans(distilled), distilled.feed_offset) == ([("distill", 0, 7)], 9)
-    twin = curriculum.twin_training(setting())
-    assert (twin.name, spans(twin), twin.feed_offset) == ("twin", [("twin", 0, 16)], 0)
-    assert twin.teacher is None
+    baseline = curriculum.baseline_training(setting())
+    assert (baseline.name, spans(baseline), baseline.feed_offset) == (
+        "baseline",
+        [("baseline", 0, 16)],
+        0,
+    )
+    assert baseline.teacher is None
 
 
 @given(layers=st.integers(1, 6), length=st.integers(2, 9), surplus=st.integers(0, 5))
@@ -190,7 +194,7 @@ def test_phases_tile_the_steps_and_follow_the_schedule(
     training = curriculum.transfer_training(setting(settings), {})
     assert training.steps == digest.transfer_steps(settings) == layers * length
     found = {
-        step: phase.figures["layer"]
+        step: phase.metrics["layer"]
         for phase in training.phases
         for step in range(phase.start, phase.stop)
     }
@@ -221,7 +225,7 @@ def test_joint_transfer_is_one_phase_of_all_layers(teacher: Any) -> None:
     assert float(multiplier.others) == 0.0
     distilled = curriculum.distill_training(setting(settings), teacher, None)
     assert (distilled.steps, distilled.feed_offset) == (DISTILL_STEPS, TRANSFER_STEPS)
-    assert curriculum.twin_training(setting(settings)).steps == TRANSFER_STEPS + DISTILL_STEPS
+    assert curriculum.baseline_training(setting(settings)).steps == TRANSFER_STEPS + DISTILL_STEPS
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_strategies_without_a_transfer_stage(strategy: str, steps: int, teacher:
     distilled = curriculum.distill_training(shared, teacher, None)
     assert spans(distilled) == [("distill", 0, steps)]
     assert distilled.feed_offset == 0
-    assert curriculum.twin_training(shared).steps == steps
+    assert curriculum.baseline_training(shared).steps == steps
     multiplier = distilled.optimizer.multipliers(jnp.int32(4))
     np.testing.assert_array_equal(multiplier.blocks_N, 1.0)
     assert float(multiplier.others) == 1.0
@@ -275,14 +279,16 @@ def test_the_auxiliary_objective_is_the_sum_of_both(teacher: Any) -> None:
 # Where stages start
 
 
-def test_student_and_twin_start_from_the_same_parameters_but_for_the_copied(teacher: Any) -> None:
+def test_student_and_baseline_start_from_the_same_parameters_but_for_the_copied(
+    teacher: Any,
+) -> None:
     start = curriculum.transfer_training(setting(), teacher).initial()
-    twin = curriculum.twin_training(setting()).initial()
-    assert jax.tree.structure(start) == jax.tree.structure(twin)
-    assert same(start, initialize.from_teacher(twin, teacher))
-    assert same(start["blocks"], twin["blocks"])
-    assert same(start["embeddings"]["norm"], twin["embeddings"]["norm"])
-    assert not same(start["embeddings"]["word"], twin["embeddings"]["word"])
+    baseline = curriculum.baseline_training(setting()).initial()
+    assert jax.tree.structure(start) == jax.tree.structure(baseline)
+    assert same(start, initialize.from_teacher(baseline, teacher))
+    assert same(start["blocks"], baseline["blocks"])
+    assert same(start["embeddings"]["norm"], baseline["embeddings"]["norm"])
+    assert not same(start["embeddings"]["word"], baseline["embeddings"]["word"])
 
 
 def test_distillation_goes_on_with_the_given_student_or_starts_like_transfer(teacher: Any) -> None:
@@ -304,7 +310,7 @@ def test_teacher_and_student_are_drawn_apart_and_follow_the_seed() -> None:
     drawn = [
         word(make(setting(settings)))
         for settings in (equal, reseeded)
-        for make in (curriculum.teacher_training, curriculum.twin_training)
+        for make in (curriculum.teacher_training, curriculum.baseline_training)
     ]
     assert not any(same(one, other) for one, other in itertools.combinations(drawn, 2))
     assert same(drawn[0], word(curriculum.teacher_training(setting(equal))))
@@ -362,15 +368,15 @@ def test_training_leaves_the_teacher_intact(teacher: Any) -> None:
 # What stages read
 
 
-def test_student_and_twin_read_the_same_batches_in_the_same_order(teacher: Any) -> None:
+def test_student_and_baseline_read_the_same_batches_in_the_same_order(teacher: Any) -> None:
     taught = curriculum.transfer_training(setting(), teacher)
     distilled = curriculum.distill_training(setting(), teacher, None)
-    twin = curriculum.twin_training(setting())
+    baseline = curriculum.baseline_training(setting())
     read = [taught.feed[step + taught.feed_offset] for step in range(taught.steps)]
     read += [distilled.feed[step + distilled.feed_offset] for step in range(distilled.steps)]
-    assert len(read) == twin.steps
+    assert len(read) == baseline.steps
     for step, batch in enumerate(read):
-        assert same(batch, twin.feed[step + twin.feed_offset])
+        assert same(batch, baseline.feed[step + baseline.feed_offset])
     assert not same(read[0], read[1])
     shapes = {name: array.shape for name, array in read[0].items()}
     assert shapes == {name: array.shape for name, array in tiny.batch().items()}

@@ -33,7 +33,7 @@ def teacher(layers):
 def test_training_costs_three_forward_passes_and_a_teacher_one():
     assert flops.step_flops(CONFIG, "teacher") == 8 * 3 * TEACHER
     assert flops.step_flops(CONFIG, "distill") == 2 * (3 * STUDENT + TEACHER)
-    assert flops.step_flops(CONFIG, "twin") == 2 * 3 * STUDENT
+    assert flops.step_flops(CONFIG, "baseline") == 2 * 3 * STUDENT
 
 
 def test_a_teacher_without_a_share_of_the_loss_costs_nothing():
@@ -69,7 +69,7 @@ def test_without_a_layer_transfer_is_the_mean_of_its_phases():
 def test_steps_follow_the_strategy():
     assert flops.steps(CONFIG, "transfer") == 48  # 24 whole phases of two steps
     assert flops.steps(CONFIG, "distill") == 7
-    assert flops.steps(CONFIG, "twin") == 55
+    assert flops.steps(CONFIG, "baseline") == 55
     auxiliary = with_transfer(strategy="auxiliary")
     assert flops.steps(auxiliary, "transfer") == 0
     assert flops.steps(auxiliary, "distill") == 57

@@ -16,8 +16,8 @@ from tests import miniature
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-PIPELINE = ("prepare", "teacher", "transfer", "distill", "control", "twin", "evaluate")
-STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "control": 9, "twin": 9}
+PIPELINE = ("prepare", "teacher", "transfer", "distill", "control", "baseline", "evaluate")
+STEPS = {"teacher": 4, "transfer": 6, "distill": 3, "control": 9, "baseline": 9}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_every_stage_leaves_a_manifest_with_its_inputs(whole: Path) -> None:
             assert digest == made[name]["digest"]
     assert set(made["distill"]["inputs"]) == {"prepare", "teacher", "transfer"}
     assert set(made["control"]["inputs"]) == {"prepare", "teacher"}
-    assert set(made["twin"]["inputs"]) == {"prepare"}
+    assert set(made["baseline"]["inputs"]) == {"prepare"}
     assert len({made[stage]["tokenizer_digest"] for stage in STEPS}) == 1
     assert len({made[stage]["params_sha256"] for stage in STEPS}) == len(STEPS)
 
@@ -104,9 +104,9 @@ def test_transfer_teaches_one_layer_after_the_other(whole: Path) -> None:
     assert {"feature_map", "mean", "variance", "attention"} <= set(rows[0])
 
 
-def test_the_report_and_its_figures(whole: Path) -> None:
+def test_the_report_and_its_metrics(whole: Path) -> None:
     results = json.loads((whole / "runs/tiny/results.json").read_text())
-    assert set(results["models"]) == {"teacher", "student", "control", "twin"}
+    assert set(results["models"]) == {"teacher", "student", "control", "baseline"}
     assert results["examples"] == 16
     for scores in results["models"].values():
         assert 0 < scores["masked_lm_loss"] < 2 * math.log(120)
@@ -118,7 +118,7 @@ def test_the_report_and_its_figures(whole: Path) -> None:
     assert results["config"]["distill.steps"] == 3
     page = (whole / "runs/tiny/report.html").read_text()
     assert page.startswith("<!") and "</html>" in page
-    assert json.loads((whole / "runs/tiny/curves.json").read_text())["twin"]
+    assert json.loads((whole / "runs/tiny/curves.json").read_text())["baseline"]
 
 
 def test_a_second_start_makes_nothing_and_the_same_report(
@@ -147,7 +147,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_says_so(
 ) -> None:
     earlier = folder_of(tmp_path, "distill")
     said = run(again(distill__alpha=0.25))
-    for stage in ("prepare", "teacher", "transfer", "twin"):
+    for stage in ("prepare", "teacher", "transfer", "baseline"):
         assert f"{stage}: finished before" in said
     assert "because distill.alpha changed from 0.5 to 0.25." in said
     assert f"The earlier one stays in {earlier}" in said

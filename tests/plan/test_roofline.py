@@ -1,4 +1,4 @@
-"""Step times from hand-made figures: which of compute, memory and network decides."""
+"""Step times from hand-made metrics: which of compute, memory and network decides."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ def test_recomputation_costs_time_but_is_not_work():
     assert full.high == pytest.approx(none.high * 4 / 3)
 
 
-def test_two_devices_of_a_chip_share_its_figures():
+def test_two_devices_of_a_chip_share_its_metrics():
     v3 = parse("v3-256")
     found = times(v3, v3.chip.peak_flops * 128, 450e9, [], cycles=None, remat="none")
     assert found.compute == pytest.approx(1.0)

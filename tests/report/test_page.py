@@ -1,4 +1,4 @@
-"""The report: well-formed, self-contained, complete, and free of sections that have no figures."""
+"""The report: well-formed, self-contained, complete, and free of sections that have no metrics."""
 
 import base64
 import html.parser
@@ -105,11 +105,13 @@ def synthetic_results() -> dict[str, Any]:
     words = ["instance", "object", "copy", "string", "list"]
     guesses = {
         name: [{"piece": words[(i + turn) % 5], "probability": top * 0.55**i} for i in range(5)]
-        for turn, (name, top) in enumerate((("teacher", 0.46), ("student", 0.37), ("twin", 0.18)))
+        for turn, (name, top) in enumerate(
+            (("teacher", 0.46), ("student", 0.37), ("baseline", 0.18))
+        )
     }
-    steps = {"teacher": 1500, "transfer": LAYERS * PHASE, "distill": DISTILL, "twin": 1520}
+    steps = {"teacher": 1500, "transfer": LAYERS * PHASE, "distill": DISTILL, "baseline": 1520}
     tokens = {name: 4096 * count for name, count in steps.items()}
-    seconds = {"teacher": 412.0, "transfer": 118.0, "distill": 236.0, "twin": 291.0}
+    seconds = {"teacher": 412.0, "transfer": 118.0, "distill": 236.0, "baseline": 291.0}
     return {
         "name": "progressive_kt-demo",
         "seed": 0,
@@ -133,7 +135,7 @@ def synthetic_results() -> dict[str, Any]:
         "models": {
             "teacher": _model("IB-BERT teacher", 5_214_080, 0.61, 2.48),
             "student": _model("MobileBERT student", 1_312_064, 0.148, 2.91),
-            "twin": _model("MobileBERT without a teacher", 1_312_064, 0.148, 3.42),
+            "baseline": _model("MobileBERT without a teacher", 1_312_064, 0.148, 3.42),
         },
         "unigram": {"masked_lm_loss": 6.12, "masked_lm_accuracy": 0.061},
         "examples": 1024,
@@ -153,7 +155,7 @@ def synthetic_results() -> dict[str, Any]:
         "feature_rms": {
             "teacher": [1.0 + 0.02 * i for i in range(LAYERS + 1)],
             "student": [1.1 * 1.32**i for i in range(LAYERS + 1)],
-            "twin": [1.2 * 1.5**i for i in range(LAYERS + 1)],
+            "baseline": [1.2 * 1.5**i for i in range(LAYERS + 1)],
         },
         "fill_mask": {
             "sentence": "This method returns a new [MASK] with the given name.",
@@ -168,7 +170,7 @@ def synthetic_curves() -> dict[str, list[dict[str, Any]]]:
         "teacher": _curve("teacher", 1500, 8.3, 2.4, 1),
         "transfer": _transfer_curve(2),
         "distill": _curve("distill", DISTILL, 6.3, 2.85, 3),
-        "twin": _curve("twin", 1520, 8.3, 3.35, 4),
+        "baseline": _curve("baseline", 1520, 8.3, 3.35, 4),
     }
 
 
@@ -253,7 +255,7 @@ def test_page_is_complete_and_in_order(written: tuple[Path, str, Page]) -> None:
 
 def test_headline_and_tables_say_what_was_measured(written: tuple[Path, str, Page]) -> None:
     said = " ".join(written[2].visible.split())
-    assert "The student beats its twin by 0.51 nats. A student" in said
+    assert "The student beats the from-scratch baseline by 0.51 nats. A student" in said
     assert "for as many steps" in said
     assert "Without a control nothing tells what layer-wise transfer gained" in said
     assert "\N{MINUS SIGN}0.51 nats" in said
@@ -293,14 +295,14 @@ def test_drawings_take_all_colours_from_the_style_sheet(written: tuple[Path, str
         assert text.count(f"--{name}: #") >= 2, f"--{name} lacks its light or its dark form"
 
 
-def test_figures_lie_beside_the_page_as_json(written: tuple[Path, str, Page]) -> None:
+def test_metrics_lie_beside_the_page_as_json(written: tuple[Path, str, Page]) -> None:
     directory, _, _ = written
     results = json.loads((directory / "results.json").read_text())
     assert results == json.loads(json.dumps(synthetic_results()))
     assert json.loads((directory / "curves.json").read_text()) == synthetic_curves()
 
 
-def test_the_same_figures_give_the_same_bytes(
+def test_the_same_metrics_give_the_same_bytes(
     tmp_path: Path, written: tuple[Path, str, Page]
 ) -> None:
     assert _write(tmp_path, synthetic_results(), synthetic_curves())[0] == written[1]
@@ -325,16 +327,16 @@ def test_a_missing_part_leaves_no_trace(
     assert not any(word in page.visible for word in words)
 
 
-def test_without_a_twin_nothing_speaks_of_one(tmp_path: Path) -> None:
+def test_without_a_baseline_nothing_speaks_of_one(tmp_path: Path) -> None:
     results, curves = synthetic_results(), synthetic_curves()
     for holder in (
         results["models"], results["feature_rms"], results["fill_mask"]["models"],
         results["digests"], curves,
     ):  # fmt: skip
-        del holder["twin"]
-    results["stages"] = [stage for stage in results["stages"] if stage["name"] != "twin"]
+        del holder["baseline"]
+    results["stages"] = [stage for stage in results["stages"] if stage["name"] != "baseline"]
     _, page = _write(tmp_path, results, curves)
-    assert "twin" not in page.visible.lower()
+    assert "baseline" not in page.visible.lower()
     assert "loss of 2.91 nats" in page.visible
     assert page.sections() == ALL_SECTIONS
 
@@ -377,7 +379,7 @@ def test_the_headline_compares_with_the_control_first(
 ) -> None:
     results, curves = synthetic_results(), synthetic_curves()
     control = _model("the same without layer-wise transfer", 1_312_064, 0.148, loss)
-    for name, worth in (("teacher", 0.35), ("student", 0.125), ("twin", -0.001)):
+    for name, worth in (("teacher", 0.35), ("student", 0.125), ("baseline", -0.001)):
         results["models"][name]["attention_worth"] = worth
     results["models"]["control"] = control | {"attention_worth": 0.064}
     results["stages"].append({**results["stages"][4], "name": "control"})
@@ -385,33 +387,33 @@ def test_the_headline_compares_with_the_control_first(
     _, page = _write(tmp_path, results, curves)
     said = " ".join(page.visible.split())
     assert headline in said and number in said
-    assert "twin by" not in said and "Without a control" not in said
+    assert "baseline by" not in said and "Without a control" not in said
     copied = 3.42 - loss
     assert f"Copied embeddings and distillation without it gain {copied:.2f} nats" in said
     assert "what attention is worth to the teacher; student 0.12, control 0.06" in said
     assert "\N{MINUS SIGN}0.001" in said
 
 
-def test_a_student_behind_its_twin_is_not_praised(tmp_path: Path) -> None:
+def test_a_student_behind_its_baseline_is_not_praised(tmp_path: Path) -> None:
     results = synthetic_results()
     results["models"]["student"]["masked_lm_loss"] = 3.5
     _, page = _write(tmp_path, results, {})
     said = " ".join(page.visible.split())
-    assert "The student stays 0.08 nats behind its twin." in said
+    assert "The student stays 0.08 nats behind the from-scratch baseline." in said
     assert "beats" not in said
     assert "of the way" not in said
 
 
 def test_a_run_that_diverged_still_has_a_page(tmp_path: Path) -> None:
     results, curves = synthetic_results(), synthetic_curves()
-    results["models"]["twin"]["masked_lm_loss"] = math.nan
-    results["feature_rms"]["twin"][-1] = math.inf
-    for row in curves["twin"]:
+    results["models"]["baseline"]["masked_lm_loss"] = math.nan
+    results["feature_rms"]["baseline"][-1] = math.inf
+    for row in curves["baseline"]:
         row["masked_lm_loss"] = "NaN"
     text, page = _write(tmp_path, results, curves)
     assert page.sections() == ALL_SECTIONS
     saved = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert saved["models"]["twin"]["masked_lm_loss"] == "NaN"
+    assert saved["models"]["baseline"]["masked_lm_loss"] == "NaN"
     assert _write(tmp_path, saved, curves)[0] == text
 
 

@@ -32,7 +32,7 @@ def _results() -> dict[str, Any]:
         "name": "demo",
         "examples": 1024,
         "models": {
-            "twin": _model(3.4, 1_300_000),
+            "baseline": _model(3.4, 1_300_000),
             "control": _model(3.1, 1_300_000),
             "student": _model(2.9, 1_300_000),
             "teacher": _model(2.4, 5_200_000),
@@ -61,7 +61,7 @@ def _printed(results: dict[str, Any], **options: Any) -> str:
     return output.getvalue()
 
 
-def test_comparison_measures_the_student_against_twin_and_teacher() -> None:
+def test_comparison_measures_the_student_against_baseline_and_teacher() -> None:
     found = summary.comparison(_results())
     assert found["loss_gain"] == pytest.approx(0.5)
     assert found["accuracy_gain"] == pytest.approx(0.05)
@@ -73,11 +73,11 @@ def test_comparison_measures_the_student_against_twin_and_teacher() -> None:
     assert found["flops_share"] == pytest.approx(0.25)
 
 
-def test_comparison_without_a_twin_or_headroom_says_nothing_of_them() -> None:
+def test_comparison_without_a_baseline_or_headroom_says_nothing_of_them() -> None:
     results = _results()
     results["models"]["teacher"]["masked_lm_loss"] = 3.5
     assert "gap_closed" not in summary.comparison(results)
-    del results["models"]["twin"], results["models"]["control"]
+    del results["models"]["baseline"], results["models"]["control"]
     assert set(summary.comparison(results)) == {"parameter_share", "flops_share"}
     del results["models"]["teacher"]
     assert summary.comparison(results) == {}
@@ -86,7 +86,7 @@ def test_comparison_without_a_twin_or_headroom_says_nothing_of_them() -> None:
 def test_summary_names_models_in_order_with_perplexities() -> None:
     lines = _printed(_results(), report=Path("runs/demo/report.html")).splitlines()
     row = {name: next(i for i, line in enumerate(lines) if f"│ {name}" in line) for name in
-           ("unigram", "teacher", "student", "control", "twin")}  # fmt: skip
+           ("unigram", "teacher", "student", "control", "baseline")}  # fmt: skip
     assert list(row.values()) == sorted(row.values())
     assert all(
         text in lines[row["student"]] for text in ("2.900", "18.2", "71.0%", "1.30 M", "5.2")
@@ -104,12 +104,12 @@ def test_the_gain_is_that_over_the_control_and_what_else_gained_is_named() -> No
     assert summary.verdict(results) in " ".join(_printed(results).split())
     results["models"]["control"] = _model(2.85, 1_300_000)
     results["config"] = {"transfer.copy_embeddings": False}
-    results["models"]["twin"] = _model(2.75, 1_300_000)
+    results["models"]["baseline"] = _model(2.75, 1_300_000)
     assert summary.verdict(results) == (
         "Layer-wise transfer costs the student 0.05 nats; distillation alone is 0.10 behind "
         "training from scratch."
     )
-    del results["models"]["twin"]
+    del results["models"]["baseline"]
     assert summary.verdict(results) == "Layer-wise transfer costs the student 0.05 nats."
     results["models"]["student"] = _model(math.nan, 1_300_000)
     assert summary.verdict(results) == ""

@@ -40,7 +40,7 @@ def _figure(name: str, values: list[float], *published: tuple[float, str, bool],
 
 
 def _network(
-    name: str, figures: list[dict[str, Any]], points: list[dict[str, Any]], seeds: int = 5
+    name: str, metrics: list[dict[str, Any]], points: list[dict[str, Any]], seeds: int = 5
 ) -> dict[str, Any]:
     trained = name != "untrained"
     return {
@@ -51,7 +51,7 @@ def _network(
         else "",
         "point": points[0]["point"],
         "seeds": list(range(seeds)),
-        "figures": figures,
+        "metrics": metrics,
         "points": points,
         "folder": f"runs/demo/trials/{name}-1a2b3c4d",
         "digest": "9f8e7d6c5b4a",
@@ -88,7 +88,7 @@ def _task(name: str, title: str, networks: list[dict[str, Any]], **more: Any) ->
 
 
 def finetuned() -> dict[str, Any]:
-    """One network on three tasks: a sweep, several figures, all kinds of published figures."""
+    """One network on three tasks: a sweep, several metrics, all kinds of published metrics."""
     sst = [_figure("accuracy", [91.2, 90.8, 91.5, 91.2, 91.1], (92.8, "test", True),
                    (92.1, "dev", False))]  # fmt: skip
     cola = [_figure("Matthews correlation", [48.2, 47.0, 50.1], (50.5, "test", True))]
@@ -111,12 +111,17 @@ def finetuned() -> dict[str, Any]:
 
 
 def compared() -> dict[str, Any]:
-    """Three networks on two tasks, each with a sweep; the paper has the student's figures alone."""
+    """Three networks on two tasks, each with a sweep; the paper has the student's metrics alone."""
     rates = (2e-5, 5e-5)
     tasks = []
     for name, title, figure, middles in (
-        ("sst-2", "SST-2", "accuracy", {"student": 91.2, "twin": 86.3, "untrained": 79.9}),
-        ("mnli", "MNLI", "mismatched accuracy", {"student": 82.4, "twin": 71.0, "untrained": 62.3}),
+        ("sst-2", "SST-2", "accuracy", {"student": 91.2, "baseline": 86.3, "untrained": 79.9}),
+        (
+            "mnli",
+            "MNLI",
+            "mismatched accuracy",
+            {"student": 82.4, "baseline": 71.0, "untrained": 62.3},
+        ),
     ):
         networks = []
         for network, middle in reversed(middles.items()):
@@ -128,7 +133,7 @@ def compared() -> dict[str, Any]:
         tasks.append(_task(name, title, networks))
     averages = {
         network: {"value": value, "tasks": 2, "official": False, "published": []}
-        for network, value in {"student": 86.8, "twin": 78.7, "untrained": 71.1}.items()
+        for network, value in {"student": 86.8, "baseline": 78.7, "untrained": 71.1}.items()
     }
     return {"tasks": tasks, "averages": averages}
 
@@ -164,7 +169,7 @@ def _cells(page_text: str, start: str) -> list[str]:
     raise AssertionError(f"no row with {start}")
 
 
-def test_table_holds_figures_ranges_settings_and_digests(
+def test_table_holds_metrics_ranges_settings_and_digests(
     alone: tuple[Path, str, Page, str],
 ) -> None:
     text = alone[1]
@@ -177,7 +182,7 @@ def test_table_holds_figures_ranges_settings_and_digests(
         "9f8e7d6c",
     ]
     assert _cells(text, ">Matthews correlation<")[3:5] == ["50.5 test", "\N{MINUS SIGN}2.3†"]
-    # Main figures first; a single seed has no range.
+    # Main metrics first; a single seed has no range.
     assert text.index(">f1<") < text.index(">exact<")
     assert _cells(text, ">f1<")[2:5] == ["90.5", "90.0 dev", "+0.5"]
     assert "1 seed" in _cells(text, ">f1<")[0]
@@ -213,8 +218,8 @@ def test_stand_alone_page_holds_nothing_of_the_evaluation(
     assert "Fine-tuning of demo/distill-ab12cd34 on 3 tasks" in said
     assert "runs/demo/distill-ab12cd34" in said
     assert "<title>finetune-demo: fine-tuning</title>" in text
-    for word in ("held-out", "perplexity", "nats", "twin", "teacher", "untrained", "hidden"):
-        assert word not in said.replace("teacher 1b7e19c41a", "").replace("twin 4b7e19c44a", "")
+    for word in ("held-out", "perplexity", "nats", "baseline", "teacher", "untrained", "hidden"):
+        assert word not in said.replace("teacher 1b7e19c41a", "").replace("baseline 4b7e19c44a", "")
     assert len(page.ids) == len(set(page.ids))
     saved = json.loads((folder / "results.json").read_text())
     assert saved == json.loads(json.dumps(stand_alone(finetuned())))
@@ -237,7 +242,7 @@ def test_a_whole_run_shows_tasks_after_its_results(tmp_path: Path) -> None:
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert page.sections()[:3] == ["results", "tasks", "curves"]
     said = " ".join(page.visible.split())
-    assert "The student beats its twin by 0.51 nats." in said
+    assert "The student beats the from-scratch baseline by 0.51 nats." in said
     assert "Fine-tuning of" not in said
 
 
@@ -258,7 +263,7 @@ def test_networks_stand_together_in_order(tmp_path: Path) -> None:
     text, page, said = _page(tmp_path, stand_alone(compared()))
     body = text[text.index('<table class="tasks"') :]
     order = re.findall(r'<th scope="row"[^>]*><span class="c-(\w+)', body)
-    assert order == ["student", "twin", "untrained"] * 3  # two tasks and the averages
+    assert order == ["student", "baseline", "untrained"] * 3  # two tasks and the averages
     labels = [given["aria-label"] for tag, given in page.elements if "aria-label" in given]
     assert labels[:2] == ["Main figure of each network by task"] * 2
     assert labels[2:] == [
@@ -350,7 +355,7 @@ def _line(text: str, start: str) -> list[str]:
     return [cell.strip() for cell in line.split("│")]
 
 
-def test_console_shows_figures_beside_the_paper() -> None:
+def test_console_shows_metrics_beside_the_paper() -> None:
     text = _printed(finetuned())
     assert _line(text, "SST-2") == [
         "SST-2", "accuracy", "91.2 [90.8, 91.5]", "92.1 dev‡", "\N{MINUS SIGN}0.9",
@@ -370,13 +375,13 @@ def test_console_of_several_networks_fits_80_columns_whole() -> None:
     part["tasks"][0]["title"] = "SQuAD v2.0"
     worst = _figure("Matthews correlation", [-10.0, 100.0, 100.0], (100.0, "test", False))
     for network in part["tasks"][0]["networks"]:
-        network["figures"] = [worst]
+        network["metrics"] = [worst]
     text = _printed(part)
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
     assert text.count("100.0 [\N{MINUS SIGN}10.0, 100.0]") == 3
     assert text.count("100.0 test‡") == 3
-    for name in ("student", "twin", "untrained"):
+    for name in ("student", "baseline", "untrained"):
         assert re.search(rf"│ {name} +│", text)
 
 

@@ -22,7 +22,7 @@ SETTINGS = [
     "--config.distill.steps=120",
     "--config.execution.checkpoint_every=5",
 ]
-TRAINED = ("teacher", "transfer", "distill", "twin")
+TRAINED = ("teacher", "transfer", "distill", "baseline")
 
 
 def first_sign(run: Path) -> Callable[[], bool]:

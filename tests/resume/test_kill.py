@@ -18,7 +18,7 @@ from tests import miniature
 PATIENCE = 900.0
 """Seconds; only a machine that is busy with other things needs so many."""
 Start = Callable[..., subprocess.Popen[str]]
-TRAINED = ("teacher", "transfer", "distill", "twin")
+TRAINED = ("teacher", "transfer", "distill", "baseline")
 # Enough steps that a kill falls among them, and not only behind the last.
 STEPS = {"teacher": 20, "transfer": 24, "distill": 16}
 SETTINGS = [f"--config.{stage}.steps={steps}" for stage, steps in STEPS.items()]
@@ -129,7 +129,7 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(tmp_path: Path, st
         ("layer 0", "transfer", 1, 10),
         ("layer 1", "transfer", 14, 20),
         ("distill", "distill", 1, 12),
-        ("twin", "twin", 1, 30),
+        ("baseline", "baseline", 1, 30),
     ):
         moments[label] = (stage, at_step(killed, stage, generator.randrange(first, stop)))
     for label, (stage, reached) in moments.items():

@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[Network, Objective, bool]] = {
         distill.objective(tiny.STUDENT, tiny.TEACHER, schema.Distill()),
         True,
     ),
-    "twin": (tiny.STUDENT, pretrain.objective(tiny.STUDENT, dropout=False), False),
+    "baseline": (tiny.STUDENT, pretrain.objective(tiny.STUDENT, dropout=False), False),
 }
 """Network that is trained, objective, and whether a teacher is needed."""
 

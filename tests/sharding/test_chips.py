@@ -1,4 +1,4 @@
-"""The table of chips: names JAX gives to devices, and figures that must agree with each other."""
+"""The table of chips: names JAX gives to devices, and metrics that must agree with each other."""
 
 import jax
 import pytest

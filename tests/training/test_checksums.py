@@ -19,15 +19,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sealed_folder_has_no_problems(folder: Path) -> None:
+def test_a_folder_that_agrees_has_no_problems(folder: Path) -> None:
     assert checksums.problems(folder) == []
     checksums.write(folder)
     assert checksums.problems(folder) == []
 
 
-def test_a_folder_without_a_seal_was_not_complete(folder: Path) -> None:
+def test_a_folder_without_checksums_was_not_complete(folder: Path) -> None:
     (folder / checksums.NAME).unlink()
-    assert checksums.problems(folder) == ["it was not complete (it has no seal)"]
+    assert checksums.problems(folder) == ["it was not complete (it has no checksums)"]
 
 
 @pytest.mark.parametrize("name", ["params/data", "params/.hidden", checksums.NAME])
@@ -65,6 +65,6 @@ def test_a_longer_file_is_named_with_both_sizes(folder: Path) -> None:
     assert checksums.problems(folder) == ["its file data has 5001 bytes instead of 5000"]
 
 
-def test_a_folder_that_is_gone_cannot_be_sealed(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_cannot_get_checksums(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checksums.write(tmp_path / "gone")

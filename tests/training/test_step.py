@@ -34,7 +34,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 @functools.cache
 def sums_of(name: str, micro_batches: int) -> Sums:
-    """Returns gradient, loss and figures of a batch whose parts are very unequal."""
+    """Returns gradient, loss and metrics of a batch whose parts are very unequal."""
     params = tiny.teacher_params() if name in ("pretraining", "dropout") else tiny.student_params()
     run = tiny.jit(functools.partial(gradient, OBJECTIVES[name], micro_batches=micro_batches))
     return run(params, tiny.teacher_params(), tiny.batch(), KEY)
@@ -54,10 +54,10 @@ def test_micro_batches_add_up_to_the_batch(name: str, micro_batches: int) -> Non
     whole, parts = sums_of(name, 1), sums_of(name, micro_batches)
     assert float(parts.loss) == pytest.approx(float(whole.loss), rel=1e-5)
     tiny.assert_close(parts.gradient, whole.gradient)
-    assert parts.figures.keys() == whole.figures.keys()
-    for figure, mean in whole.figures.items():
-        assert float(parts.figures[figure].value()) == pytest.approx(float(mean.value()), rel=1e-5)
-        assert float(parts.figures[figure].weight) == float(mean.weight)
+    assert parts.metrics.keys() == whole.metrics.keys()
+    for figure, mean in whole.metrics.items():
+        assert float(parts.metrics[figure].value()) == pytest.approx(float(mean.value()), rel=1e-5)
+        assert float(parts.metrics[figure].weight) == float(mean.weight)
 
 
 def test_dropout_is_on_where_it_is_compared() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.finetune import metrics
+from mobilebert_jax.finetune import metrics as metrics_lib
 from mobilebert_jax.finetune.classification.target_scaling import UNCHANGED, Scale
 from mobilebert_jax.finetune.examples import Example, TaskData
 from mobilebert_jax.finetune.features import Rows, of_sentences
@@ -21,12 +21,12 @@ def load(
     data: TaskData[Example],
     tokenizer: Tokenizer,
     length: int,
-    figures: Sequence[str],
+    metrics: Sequence[str],
     files: Mapping[str, str] | None = None,
     score_range: tuple[float, float] | None = None,
     scale: Scale = UNCHANGED,
 ) -> LoadedTask:
-    """Returns the task made of `data`, whose dev splits are scored by the metrics `figures`.
+    """Returns the task made of `data`, whose dev splits are scored by the metrics `metrics`.
 
     `files` names the file of each test split's predictions, `<split>.tsv` by default; numbers in
     them are kept within `score_range`. Where a dev split has a name of its own a figure is called
@@ -60,7 +60,7 @@ def load(
 
     def scored(examples: Sequence[Example], outputs: NDArray[np.float32]) -> dict[str, float]:
         labels = [example.label or 0.0 for example in examples]
-        return metrics.score(figures, labels, predicted(outputs, number))
+        return metrics_lib.score(metrics, labels, predicted(outputs, number))
 
     def score(outputs: Outputs) -> dict[str, float]:
         return {
@@ -103,14 +103,14 @@ def load(
         train=train,
         dev=dev,
         test=test,
-        main=tuple(called(split, figure) for split in dev for figure in figures),
+        main=tuple(called(split, figure) for split in dev for figure in metrics),
         score=score,
         score_test=score_test,
         scale=scale,
         write=write,
         notes={**data.notes, f"texts cut at {length} tokens": cut},
         settings={
-            "metrics": list(figures),
+            "metrics": list(metrics),
             "ids": digest_of(ids),
             **({} if scale == UNCHANGED else {"scale": list(scale)}),
         },

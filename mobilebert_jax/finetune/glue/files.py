@@ -105,7 +105,7 @@ def _rows(task: GlueTask, path: str, kind: Kind, notes: Counter[str]) -> Iterato
         where = f"{path}:{number}"
         if task.broken_rows and kind != "test" and len(fields) < len(header):
             # Some of QQP's questions hold a line feed, which cuts their row in two. The reader of
-            # the benchmark's authors leaves both pieces out, and published figures do without them.
+            # the benchmark's authors leaves both pieces out, and published metrics do without them.
             notes[f"{os.path.basename(path)}: rows with too few columns, left out"] += 1
             continue
         line_reader.check_columns(len(fields), len(header), where)

@@ -1,4 +1,4 @@
-"""The nine tasks of GLUE and its diagnostic set: files, columns, classes, figures (Wang et al.).
+"""The nine tasks of GLUE and its diagnostic set: files, columns, classes, metrics (Wang et al.).
 
 Files and columns are those of the benchmark's download, splits those of TFDS's `glue/*`.
 """

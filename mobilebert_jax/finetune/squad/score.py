@@ -54,7 +54,7 @@ def score(
     null_odds: Mapping[str, float] | None = None,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """Returns figures under the official names, in percent.
+    """Returns metrics under the official names, in percent.
 
     v1.1: `exact_match`, `f1`; a question that occurs twice counts twice, with the one prediction of
     its id. v2.0: `exact`, `f1`, `total`, the same with `HasAns_` and `NoAns_`; of questions with

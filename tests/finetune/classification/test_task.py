@@ -1,4 +1,4 @@
-"""Tasks of classes and numbers: figures worked by hand, and the files of predictions."""
+"""Tasks of classes and numbers: metrics worked by hand, and the files of predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,9 +71,9 @@ def test_perfect_outputs_score_100_in_every_task(name: str, tokenizer: Tokenizer
     devs = GLUE[name].dev_splits
     task = glue_task(name, tokenizer, labels, devs=devs)
     outputs = one_hot(labels, task.outputs) if task.labels else column(labels)
-    figures = task.score({split: outputs for split in devs})
-    assert figures == {figure: pytest.approx(100.0) for figure in task.main}
-    assert len(figures) == len(devs) * len(GLUE[name].metrics)
+    metrics = task.score({split: outputs for split in devs})
+    assert metrics == {figure: pytest.approx(100.0) for figure in task.main}
+    assert len(metrics) == len(devs) * len(GLUE[name].metrics)
 
 
 LABELS, SAID = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]
@@ -81,7 +81,7 @@ LABELS, SAID = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("name", "figures"),
+    ("name", "metrics"),
     [
         ("cola", {"matthews": 100 * (2 * 1 - 1 * 1) / (3 * 2 * 3 * 2) ** 0.5}),
         ("sst-2", {"accuracy": 60.0}),
@@ -90,17 +90,17 @@ LABELS, SAID = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]
         ("rte", {"accuracy": 60.0}),
     ],
 )
-def test_figures_of_classes_worked_by_hand(
-    name: str, figures: dict[str, float], tokenizer: Tokenizer
+def test_metrics_of_classes_worked_by_hand(
+    name: str, metrics: dict[str, float], tokenizer: Tokenizer
 ) -> None:
     task = glue_task(name, tokenizer, LABELS)
     found = task.score({"dev": one_hot(SAID, 2)})
-    assert found == pytest.approx(figures)
+    assert found == pytest.approx(metrics)
     assert list(found) == list(task.main)
     assert (task.kind, task.outputs, task.reads) == ("classes", 2, "first")
 
 
-def test_figures_of_numbers_worked_by_hand(tokenizer: Tokenizer) -> None:
+def test_metrics_of_numbers_worked_by_hand(tokenizer: Tokenizer) -> None:
     task = glue_task("sts-b", tokenizer, [0.0, 1.0, 2.0, 3.0])
     # The order is right; of the centred values the product is 15, the squares are 5 and 49.
     found = task.score({"dev": column([0.0, 1.0, 4.0, 9.0])})
@@ -111,7 +111,7 @@ def test_figures_of_numbers_worked_by_hand(tokenizer: Tokenizer) -> None:
     assert (task.kind, task.outputs, task.reads) == ("number", 1, "first")
 
 
-def test_each_dev_set_of_mnli_has_figures_of_its_own(tokenizer: Tokenizer) -> None:
+def test_each_dev_set_of_mnli_has_metrics_of_its_own(tokenizer: Tokenizer) -> None:
     task = glue_task("mnli", tokenizer, [0, 1, 2, 2], devs=("matched", "mismatched"))
     found = task.score(
         {"matched": one_hot([0, 1, 2, 2], 3), "mismatched": one_hot([0, 1, 0, 0], 3)}

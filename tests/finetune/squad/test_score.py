@@ -14,8 +14,8 @@ def make(*questions: tuple[str, list[str]], v2: bool) -> squad_files.SquadData:
     return squad_files.SquadData(["context"], asked, v2, {})
 
 
-def near(**figures: float) -> dict:
-    return {name: pytest.approx(value, abs=1e-9) for name, value in figures.items()}
+def near(**metrics: float) -> dict:
+    return {name: pytest.approx(value, abs=1e-9) for name, value in metrics.items()}
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_the_search_for_a_threshold_worked_by_hand():
     # All "" scores 2. Exact, by rising odds: e 2, d 2, a 3 (best), c 3, b 2.
     # F1: e 2, d 2, a 3, c 3 + 2/3 (best), b 2 + 2/3.
     # At threshold 0 the questions c and b count as "": a 1, d 0, e 1, b 1, c 0.
-    figures = squad_score.score(data, predictions, odds, 0.0)
-    assert figures == near(
+    metrics = squad_score.score(data, predictions, odds, 0.0)
+    assert metrics == near(
         best_exact=60, best_exact_thresh=-2, best_f1=100 * (3 + 2 / 3) / 5, best_f1_thresh=0.5,
         exact=60, f1=60, total=5, HasAns_exact=100 / 3, HasAns_f1=100 / 3, HasAns_total=3,
         NoAns_exact=100, NoAns_f1=100, NoAns_total=2, missing=0, unknown=0,
@@ -106,8 +106,8 @@ def test_the_search_for_a_threshold_worked_by_hand():
 
 def test_predicting_nothing_is_best_at_threshold_zero():
     data = make(("a", ["x"]), ("b", []), v2=True)
-    figures = squad_score.score(data, {"a": "y", "b": "z"}, {"a": -1.0, "b": -2.0})
-    assert (figures["best_exact"], figures["best_exact_thresh"]) == (50, 0)
+    metrics = squad_score.score(data, {"a": "y", "b": "z"}, {"a": -1.0, "b": -2.0})
+    assert (metrics["best_exact"], metrics["best_exact_thresh"]) == (50, 0)
 
 
 def test_equal_odds_are_searched_in_the_order_of_the_file():
@@ -121,24 +121,24 @@ def test_equal_odds_are_searched_in_the_order_of_the_file():
 
 def test_v2_counts_missing_predictions_as_wrong_and_the_last_of_duplicate_ids():
     data = make(("a", ["x"]), ("b", []), ("c", []), ("a", ["y"]), v2=True)
-    figures = squad_score.score(data, {"a": "y", "b": ""}, {"a": 0.0, "b": 1.0})
-    assert figures == near(
+    metrics = squad_score.score(data, {"a": "y", "b": ""}, {"a": 0.0, "b": 1.0})
+    assert metrics == near(
         exact=200 / 3, f1=200 / 3, total=3, HasAns_exact=100, HasAns_f1=100, HasAns_total=1,
         NoAns_exact=50, NoAns_f1=50, NoAns_total=2, best_exact=200 / 3, best_exact_thresh=0,
         best_f1=200 / 3, best_f1_thresh=0, missing=1, unknown=0,
     )  # fmt: skip
 
 
-def test_a_group_without_questions_has_no_figures():
-    figures = squad_score.score(make(("a", ["x"]), v2=True), {"a": "x"})
-    assert set(figures) == {
+def test_a_group_without_questions_has_no_metrics():
+    metrics = squad_score.score(make(("a", ["x"]), v2=True), {"a": "x"})
+    assert set(metrics) == {
         "exact", "f1", "total", "HasAns_exact", "HasAns_f1", "HasAns_total", "missing", "unknown",
     }  # fmt: skip
 
 
 def test_v1_questions_without_an_answer_score_nothing():
-    figures = squad_score.score(make(("a", []), ("b", ["x"]), v2=False), {"a": "", "b": "x"})
-    assert figures == near(exact_match=50, f1=50, missing=0, unknown=0)
+    metrics = squad_score.score(make(("a", []), ("b", ["x"]), v2=False), {"a": "", "b": "x"})
+    assert metrics == near(exact_match=50, f1=50, missing=0, unknown=0)
 
 
 def test_predictions_without_null_odds_are_refused():

@@ -1,4 +1,4 @@
-"""Answers as spans: figures worked by hand for both versions, and the official files."""
+"""Answers as spans: metrics worked by hand for both versions, and the official files."""
 
 import copy
 import json
@@ -79,35 +79,35 @@ def perfect(rows: Rows) -> np.ndarray:
 def test_perfect_outputs_score_100(tokenizer: Tokenizer, v2: bool) -> None:
     asked = (*QUESTIONS, ("q3", [])) if v2 else QUESTIONS
     task = load(tokenizer, asked, v2=v2)
-    figures = task.score({"dev": perfect(task.dev["dev"])})
+    metrics = task.score({"dev": perfect(task.dev["dev"])})
     names = ("exact", "f1", "best_exact", "best_f1") if v2 else ("exact_match", "f1")
-    assert figures == dict.fromkeys(names, 100.0)
+    assert metrics == dict.fromkeys(names, 100.0)
     assert task.main == names[:2]
     assert (task.kind, task.outputs, task.reads, task.length) == ("span", 2, "every", 12)
 
 
-def test_figures_of_v1_worked_by_hand(tokenizer: Tokenizer) -> None:
+def test_metrics_of_v1_worked_by_hand(tokenizer: Tokenizer) -> None:
     # [CLS] w9 [SEP] w0 w1 w2 ...: w1 is at 4. q1 says "w1 w2 w3": precision 2/3, recall 1, F1 0.8.
     task = load(tokenizer)
-    figures = task.score({"dev": outputs(task.dev["dev"], (4, 6), (7, 7))})
-    assert figures == pytest.approx({"exact_match": 50.0, "f1": 90.0})
+    metrics = task.score({"dev": outputs(task.dev["dev"], (4, 6), (7, 7))})
+    assert metrics == pytest.approx({"exact_match": 50.0, "f1": 90.0})
 
 
 def test_any_of_the_gold_answers_counts(tokenizer: Tokenizer) -> None:
     task = load(tokenizer)
-    figures = task.score({"dev": outputs(task.dev["dev"], (4, 5), (6, 7))})
-    assert figures == {"exact_match": 100.0, "f1": 100.0}
+    metrics = task.score({"dev": outputs(task.dev["dev"], (4, 5), (6, 7))})
+    assert metrics == {"exact_match": 100.0, "f1": 100.0}
 
 
-def test_figures_of_v2_worked_by_hand(tokenizer: Tokenizer) -> None:
+def test_metrics_of_v2_worked_by_hand(tokenizer: Tokenizer) -> None:
     asked = (("q1", ["w1 w2"]), ("q2", []), ("q3", []))
     task = load(tokenizer, asked, v2=True)
     # q1 is right; q2 rightly has no answer; q3 wrongly has one, but with lesser odds than q1.
     made = outputs(task.dev["dev"], (4, 5), (0, 0), (4, 4))
     made[task.dev["dev"].starts[2]] = 4.0
-    figures = task.score({"dev": made})
+    metrics = task.score({"dev": made})
     # A threshold between q1's odds of -20 and q3's of -12 takes the answer away from q3 alone.
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {"exact": 200 / 3, "f1": 200 / 3, "best_exact": 100.0, "best_f1": 100.0}
     )
 

@@ -51,8 +51,8 @@ def outputs(rows: Rows, tags: Sequence[int], count: int = 4) -> np.ndarray:
 
 def test_perfect_outputs_score_100(tokenizer: Tokenizer) -> None:
     task = load(tokenizer)
-    figures = task.score({"dev": outputs(task.dev["dev"], [PER, IN_PER, OUT, LOC, OUT, LOC])})
-    assert figures == {
+    metrics = task.score({"dev": outputs(task.dev["dev"], [PER, IN_PER, OUT, LOC, OUT, LOC])})
+    assert metrics == {
         f"{name}{kind}": 100.0
         for kind in ("", "/LOC", "/PER")
         for name in ("precision", "recall", "f1")
@@ -61,11 +61,11 @@ def test_perfect_outputs_score_100(tokenizer: Tokenizer) -> None:
     assert (task.kind, task.outputs, task.reads) == ("tags", 4, "every")
 
 
-def test_figures_worked_by_hand(tokenizer: Tokenizer) -> None:
+def test_metrics_worked_by_hand(tokenizer: Tokenizer) -> None:
     task = load(tokenizer)
     # Of three entities one place is found; the person is half found; a second place is not there.
-    figures = task.score({"dev": outputs(task.dev["dev"], [PER, OUT, OUT, LOC, LOC, OUT])})
-    assert figures == pytest.approx(
+    metrics = task.score({"dev": outputs(task.dev["dev"], [PER, OUT, OUT, LOC, LOC, OUT])})
+    assert metrics == pytest.approx(
         {
             "precision": 100 / 3,
             "recall": 100 / 3,
@@ -87,9 +87,9 @@ def test_words_that_were_cut_off_are_predicted_to_be_outside(
     task = load(tokenizer, length=5)
     assert task.dev["dev"].lengths_N.tolist() == [5, 5]
     said = outputs(task.dev["dev"], [PER, IN_PER, OUT, OUT, LOC])
-    figures = task.score({"dev": said})
-    assert figures["recall"] == pytest.approx(200 / 3)
-    assert figures["precision"] == 100.0
+    metrics = task.score({"dev": said})
+    assert metrics["recall"] == pytest.approx(200 / 3)
+    assert metrics["precision"] == 100.0
     task.write(tmp_path, {"dev": said}, {})
     assert (tmp_path / "dev-dev.conll").read_text() == (
         "Anna\tB-PER\nBob\tI-PER\nmet\tO\nRome\tO\n\nin\tO\nRome\tB-LOC\n"
