@@ -93,7 +93,7 @@ def main() -> None:
     ids_BT = np.random.default_rng(0).integers(1, config.vocab_size, shape).astype(np.int32)
     if arguments.side in (rounds.OURS, rounds.ROUNDED):
         rounded = arguments.side == rounds.ROUNDED
-        step = our_forward(Network(config, rounded_products=rounded), ids_BT)
+        step = our_forward(Network(config, bfloat16_matmuls=rounded), ids_BT)
     else:
         autocast = arguments.side == rounds.AUTOCAST
         step = torch_forward(config, ids_BT, autocast=autocast)

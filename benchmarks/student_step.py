@@ -133,7 +133,7 @@ def serve(arguments: argparse.Namespace) -> None:
     if arguments.side in (rounds.OURS, rounds.ROUNDED):
         network = Network(config, remat=arguments.remat, unroll=arguments.unroll)
         rounded = arguments.side == rounds.ROUNDED
-        step = our_step(dataclasses.replace(network, rounded_products=rounded), batch)
+        step = our_step(dataclasses.replace(network, bfloat16_matmuls=rounded), batch)
     else:
         autocast = arguments.side == rounds.AUTOCAST
         step = torch_step(config, batch, arguments.attention, autocast=autocast)

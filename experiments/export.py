@@ -1,4 +1,4 @@
-"""Any finished network as files for elsewhere: Hugging Face, LiteRT (phones), ONNX, StableHLO.
+"""Any finished network in other formats: Hugging Face, LiteRT (phones), ONNX, StableHLO.
 
 MobileBERT (Sun et al., ACL 2020), section 4.4.3 (latency on a phone) and 4.4.4 (8-bit weights).
 

@@ -49,7 +49,7 @@ SWITCHES = ("dry_run", "suggest")
 """Flags without a value."""
 
 
-class Order(NamedTuple):
+class Command(NamedTuple):
     """What the command line asks for."""
 
     config: Config
@@ -62,7 +62,7 @@ class Order(NamedTuple):
     plan_json: str | None
 
 
-def parse(arguments: Sequence[str]) -> Order:
+def parse(arguments: Sequence[str]) -> Command:
     """Returns what the command line asks for, its configuration checked.
 
     Raises InputError naming the mistake and the nearest valid choice.
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> Order:
     check(cluster)
     config = from_config_dict(values.config)
     variants.check(config)
-    return Order(
+    return Command(
         config,
         values.dry_run,
         cluster,
@@ -206,7 +206,7 @@ def _check_overrides(
 def main(arguments: Sequence[str]) -> int:
     """Does what `arguments` ask for and returns the exit code."""
     try:
-        _obey(parse(arguments), rich.console.Console())
+        _run(parse(arguments), rich.console.Console())
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -228,26 +228,26 @@ def main(arguments: Sequence[str]) -> int:
         return PREEMPTED_CODE
 
 
-def _obey(order: Order, console: rich.console.Console) -> None:
-    if order.dry_run:
+def _run(command: Command, console: rich.console.Console) -> None:
+    if command.dry_run:
         from mobilebert_jax.pipeline import dry_run
 
-        dry_run.show(order.config, console)
-        if order.config.ablations.variants:
+        dry_run.show(command.config, console)
+        if command.config.ablations.variants:
             from mobilebert_jax.ablations import table
 
-            table.show_planned(order.config, console)
+            table.show_planned(command.config, console)
         return
-    if order.plan:
+    if command.plan:
         from mobilebert_jax import plan
 
         plan.show(
-            order.config,
-            order.plan,
+            command.config,
+            command.plan,
             console,
-            suggest=order.suggest,
-            layers=order.plan_layers,
-            json_path=order.plan_json,
+            suggest=command.suggest,
+            layers=command.plan_layers,
+            json_path=command.plan_json,
         )
         return
     # Imported late: a mistake in the configuration should not wait for jax to load.
@@ -257,21 +257,21 @@ def _obey(order: Order, console: rich.console.Console) -> None:
     from mobilebert_jax.pipeline import runner
     from mobilebert_jax.training import health, profiler
 
-    window = profiler.parse(order.profile)
-    execution = order.config.execution
+    window = profiler.parse(command.profile)
+    execution = command.config.execution
     _keep_programs(execution.runs_dir)
     _divide_cpu(execution.cpu_devices)
     try:
         processes.join(
-            order.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60
+            command.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60
         )
         console.quiet = not processes.is_first()
-        if order.config.ablations.variants:
+        if command.config.ablations.variants:
             from mobilebert_jax.ablations import runner as ablations
 
-            ablations.run(order.config, console, window)
+            ablations.run(command.config, console, window)
         else:
-            runner.run(order.config, console, window)
+            runner.run(command.config, console, window)
     except PeerLost as error:
         health.abort(str(error))
     except jax.errors.JaxRuntimeError as error:

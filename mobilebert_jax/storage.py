@@ -136,17 +136,17 @@ def names(folder: Path) -> list[str]:
 
 
 def upload(
-    folder: Path, target: Path, last: str, told: Callable[[int, int], None] = lambda i, n: None
+    folder: Path, target: Path, last: str, progress: Callable[[int, int], None] = lambda i, n: None
 ) -> None:
     """Copies the files of a local folder into a bucket, the one called `last` after all others.
 
-    `told` is called with the files that are done and that there are.
+    `progress` is called with the numbers of files done and of all files.
     """
     found = sorted(files(folder), key=lambda name: name == last)
     for done, name in enumerate(found):
-        told(done, len(found))
+        progress(done, len(found))
         _filesystem().put_file(os.fspath(folder / name), os.fspath(target / name))
-    told(len(found), len(found))
+    progress(len(found), len(found))
 
 
 def download(source: Path, folder: Path) -> None:

@@ -33,14 +33,14 @@ class Execution:
     )
     """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
     when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
-    between steps, each step beginning by gathering all parameters, in the type of its products."""
+    between steps, each step beginning by gathering all parameters, in the type of its matmuls."""
     micro_batches: bounds.Many = 1
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Remat = "none"
-    """What a block keeps for its backward pass: everything, all matrix products, those of the
+    """What a block keeps for its backward pass: everything, all matmuls, those of the
     feed-forward networks, or nothing."""
     teacher_remat: TeacherRemat = "same"
-    """The same of the teacher's own training, whose products are eight times as wide."""
+    """The same of the teacher's own training, whose matmuls are eight times as wide."""
     student_scan_unroll: bounds.Few = 1
     """Blocks in one round of a student's loops, in its training: more may run faster, and compile
     longer. With all of them there is no loop."""

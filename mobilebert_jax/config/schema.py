@@ -126,8 +126,8 @@ class Teacher:
     """Pretraining of the IB-BERT teacher on masked-LM and next-sentence prediction."""
 
     path: bounds.Text = ""
-    """The finished teacher stage of another run to use instead of training one, or a network from
-    elsewhere (a BERT too), of which `model` must tell the sizes."""
+    """The finished teacher stage of another run to use instead of training one, or an imported
+    network (a BERT too), whose sizes `model` must hold."""
     model: ModelConfig = sizes.IB_BERT_LARGE
     steps: bounds.Steps = 500_000
     batch_size: bounds.BatchSize = 4096
@@ -212,7 +212,7 @@ class Squad:
     max_answer_length: bounds.Tokens = 30
     """Most tokens of an answer."""
     n_best_size: bounds.Tokens = 20
-    """Answers kept of each question, and starts and ends looked at in each window."""
+    """Answers kept of each question, and starts and ends considered in each window."""
     null_score_diff_threshold: bounds.Score = 0.0
     """SQuAD v2.0: no answer is given where its score exceeds the best span's by more than this."""
 
@@ -249,7 +249,7 @@ class Finetune:
     student's network with random parameters."""
     pretrained: bounds.Text = ""
     """What to use as the student: the folder of a finished training stage or trial, of any run, or
-    a network from elsewhere: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
+    an imported network: a folder of Hugging Face, or a TensorFlow checkpoint of the authors.
     Its output layer is kept where it is of a task with the same labels."""
     max_seq_length: bounds.Length = 128
     """Tokens of one example at most, special tokens included; longer texts are cut."""
@@ -272,7 +272,7 @@ class Finetune:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Networks as files for elsewhere (paper section 4.4.3: latency on a phone, 8-bit weights)."""
+    """Networks in other formats (paper section 4.4.3: latency on a phone, 8-bit weights)."""
 
     model: bounds.Text = ""
     """What to export: the folder of a run, or of a training stage or trial of one, a folder of
@@ -318,7 +318,7 @@ class Config:
     seed: bounds.Seed = 0
     stages: tuple[bounds.Text, ...] = STAGES[: -len(AFTERWARDS)]
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of matrix products; parameters, norms, softmax, heads and losses stay float32."""
+    """Type of matrix multiplications; parameters, norms, softmax, heads and losses stay float32."""
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     teacher: Teacher = Teacher()

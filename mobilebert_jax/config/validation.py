@@ -28,7 +28,7 @@ def problems(config: Config) -> list[str]:
             )
     if config.precision == "bfloat16" == config.execution.cpu_matmul_dtype:
         found.append(
-            "execution.cpu_matmul_dtype=bfloat16 rounds the products of precision=float32; "
+            "execution.cpu_matmul_dtype=bfloat16 rounds the matmuls of precision=float32; "
             "precision=bfloat16 computes all of a block in bfloat16 already"
         )
     found += _data_problems(config) + _pairing_problems(config) + _optimizer_problems(config)
@@ -160,7 +160,7 @@ def _finetune_problems(config: Config) -> list[str]:
 
 
 def _length_problems(config: Config) -> list[str]:
-    """Rows longer than a network of this run; one of another run is looked at when it is opened."""
+    """Rows longer than a network of this run; one of another run is checked when it is opened."""
     settings, found = config.finetune, []
     squad = any(task in SQUAD_TASKS for task in settings.tasks)
     others = any(task not in SQUAD_TASKS for task in settings.tasks)

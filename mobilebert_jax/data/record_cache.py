@@ -45,11 +45,11 @@ def of(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def made_for(folder: Path, told: Callable[[int, int], None]) -> Iterator[Path]:
+def made_for(folder: Path, progress: Callable[[int, int], None]) -> Iterator[Path]:
     """Gives a local folder in which to make what belongs into `folder`, and copies it there after.
 
     A folder on a disk is given itself. What an interrupted call has made is found again on the same
-    machine. `told` is called with the files that are copied and that there are.
+    machine. `progress` is called with the numbers of files copied and of all files.
     """
     if not storage.is_remote(folder):
         yield folder
@@ -59,7 +59,7 @@ def made_for(folder: Path, told: Callable[[int, int], None]) -> Iterator[Path]:
         yield copy
         (folder / MANIFEST).unlink(missing_ok=True)
         storage.remove_files(folder)
-        storage.upload(copy, folder, MANIFEST, told)
+        storage.upload(copy, folder, MANIFEST, progress)
 
 
 @contextlib.contextmanager

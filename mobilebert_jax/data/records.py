@@ -51,7 +51,7 @@ def prepare(
 
     Does nothing if they are there and what they were made from is unchanged; continues where a
     killed call stopped; makes anew what another source or other settings would give. `workers`
-    processes share the work, 0 taking one a core. `progress` is told (phase, done, total), phase
+    processes share the work, 0 taking one a core. `progress` gets (phase, done, total), phase
     being "reading", "training tokenizer", "tokenizing" or, into a bucket, "copying". `cache` is a
     file that remembers the digests of large inputs. Raises InputError for a source that cannot be
     read, a split that would be empty, and a full disk.

@@ -20,7 +20,7 @@ _UNBOUNDED = 1 << 50
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A piece of a source and what to do with it; all that a worker process is told."""
+    """A piece of a source and what to do with it; all that a worker process gets."""
 
     shard: corpus.Shard
     number: int

@@ -17,7 +17,7 @@ from mobilebert_jax.interop.verification import Runner, Verified
 
 
 class Format(NamedTuple):
-    """How a format is called elsewhere, and the packages that writing and running it takes."""
+    """The format's own name, and the packages that writing and running it takes."""
 
     title: str
     packages: tuple[str, ...]

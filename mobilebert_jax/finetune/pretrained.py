@@ -1,4 +1,4 @@
-"""What is fine-tuned: a finished training stage, or a network from elsewhere."""
+"""What is fine-tuned: a finished training stage, or an imported network."""
 
 import dataclasses
 import hashlib
@@ -51,7 +51,7 @@ class Pretrained(NamedTuple):
     validation_fraction: float | None
     """Share of documents kept from its training; None where that is not known."""
     imported: Params | None = None
-    """Parameters of a network from elsewhere."""
+    """Parameters of an imported network."""
     made_as: Finished | None = None
     """The trial of which it is, where it is to be fine-tuned further."""
     kind: Kind | None = None
@@ -61,7 +61,7 @@ class Pretrained(NamedTuple):
     def params(self, layout: Layout, network: Network) -> Params:
         """Returns the parameters with whatever heads there are, or raises Damaged.
 
-        Those of a training stage are laid out over the devices; `network` tells for both which
+        Those of a training stage are sharded over the devices; `network` says for both which
         parts are wanted, of which an imported network must have embeddings, blocks and pooler.
         """
         if self.imported is None:

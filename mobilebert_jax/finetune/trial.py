@@ -31,7 +31,7 @@ from mobilebert_jax.objective.losses import Params
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules
-from mobilebert_jax.sharding.cpu_features import rounds_products
+from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.train import Phase, Training, train
 from mobilebert_jax.training import state as state_lib
@@ -70,8 +70,8 @@ class Subject:
     @property
     def trained_network(self) -> Network:
         """`network` as its training computes it; what it is scored by is computed exactly."""
-        rounded = rounds_products(self.config.execution, self.layout.mesh)
-        return dataclasses.replace(self.network, rounded_products=rounded)
+        rounded = uses_bfloat16_matmuls(self.config.execution, self.layout.mesh)
+        return dataclasses.replace(self.network, bfloat16_matmuls=rounded)
 
 
 def declare(subject: Subject, point: Point, seed: int) -> Artifact:

@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
     "tags": "token_classification",
     "span": "question_answering",
 }
-"""What a network that was fine-tuned on a kind of task is called elsewhere."""
+"""Hugging Face's name of a network that was fine-tuned on a kind of task."""
 
 EXACT_FORMATS = tuple(reversed(FOLDER_FORMATS))
 """Folders of a network in an export; ours first, where nothing was left out for others."""

@@ -22,7 +22,7 @@ Naming = Literal["huggingface", "tensorflow"]
 
 
 class Tensor(NamedTuple):
-    """One tensor: its path in our parameters, its names elsewhere and the layouts there."""
+    """One tensor: its path in our parameters, its names in other formats and the layouts there."""
 
     path: str
     huggingface: str

@@ -1,4 +1,4 @@
-"""Which of the formats from elsewhere a path holds, and the network in it."""
+"""Imports a network: which of the known formats a path holds, and the network in it."""
 
 import json
 from pathlib import Path

@@ -111,7 +111,7 @@ def encode(tokenizer: Tokenizer, pairs: tuple[tuple[str, str], ...], length: int
 
 def ours(model: Model, inputs: Inputs, *, mask: forward.Mask = "additive") -> dict[str, np.ndarray]:
     """Returns our outputs by name."""
-    # On an accelerator the default precision of a float32 product would exceed the tolerance.
+    # On an accelerator the default precision of a float32 matmul would exceed the tolerance.
     with jax.default_matmul_precision("highest"):
         found = jax.jit(forward.function(model, mask=mask))(*map(jax.numpy.asarray, inputs))
     return {name: np.asarray(array) for name, array in found.items()}

@@ -97,7 +97,7 @@ def _attend(
     TPU a hundredth of the teacher's step.
     """
     query, key, value = projected
-    if network.rounded_products:
+    if network.bfloat16_matmuls:
         scores = rounded_einsum("bt...c,bs...c->b...ts", query, key)
     else:
         scores = jnp.einsum("bt...c,bs...c->b...ts", query, key, preferred_element_type=jnp.float32)
@@ -105,7 +105,7 @@ def _attend(
         scores = jnp.zeros_like(scores)
     scores = rounded("scores_range", scores * query.shape[-1] ** -0.5)
     scores = hide_padding(network, scores, mask_BS, rounded)
-    weigh = rounded_weighted_values if network.rounded_products else weighted_values
+    weigh = rounded_weighted_values if network.bfloat16_matmuls else weighted_values
     context = weigh(network.config.attention_dropout, scores, value, kept)
     return rounded("context_range", context), scores
 
@@ -182,7 +182,7 @@ def _rounded_backward(
     into_value = factor * multiply("b...ts,bt...c->bs...c", used, gradient_bits)
     into_weights = multiply("bt...c,bs...c->b...ts", gradient_bits, value)
     into_weights = drop(into_weights, kept, dropout)
-    # Gradients of a softmax's scores add up to 0, or queries and keys would be taught noise: hence
+    # Gradients of a softmax's scores add up to 0, or queries and keys would learn noise: hence
     # of numbers that were multiplied only, by weights whose sum is no longer quite 1.
     share = widened(weights)
     along = jnp.moveaxis(jnp.sum(widened(gradient_bits) * context, axis=-1), 1, -1)[..., None]

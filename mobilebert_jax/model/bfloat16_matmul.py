@@ -27,28 +27,28 @@ def multiply(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, left, right, preferred_element_type=jnp.float32)
 
 
-def rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def rounded_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns `x @ kernel`, [..., in] and [in, out] to [..., out], of rounded numbers.
 
-    Gradients are such products too.
+    Its gradients are such matmuls too.
     """
-    return _product("...i,io->...o", x, kernel)
+    return _rounded("...i,io->...o", x, kernel)
 
 
 def rounded_scores(x: jax.Array, table: jax.Array) -> jax.Array:
     """Returns `x @ table.T`, [..., in] and [out, in] to [..., out], of rounded numbers.
 
-    Gradients are such products too.
+    Its gradients are such matmuls too.
     """
-    return _product("...i,oi->...o", x, table)
+    return _rounded("...i,oi->...o", x, table)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(subscripts: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
+def _rounded(subscripts: str, x: jax.Array, matrix: jax.Array) -> jax.Array:
     return multiply(subscripts, bits(x), bits(matrix))
 
 
-def _product_forward(
+def _matmul_forward(
     subscripts: str, x: jax.Array, matrix: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x_bits = bits(x)
@@ -56,7 +56,7 @@ def _product_forward(
     return multiply(subscripts, x_bits, bits(matrix)), (x_bits, matrix)
 
 
-def _product_backward(
+def _matmul_backward(
     subscripts: str, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     of_x, of_matrix, of_result = _arrays(subscripts)
@@ -70,7 +70,7 @@ def _product_backward(
     return into_x, _summed_over_rows(*(rows[axis] for axis in of_matrix))
 
 
-_product.defvjp(_product_forward, _product_backward)
+_rounded.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _arrays(subscripts: str) -> list[str]:
@@ -79,9 +79,9 @@ def _arrays(subscripts: str) -> list[str]:
 
 
 def _summed_over_rows(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Returns the product of `left.T` and `right`, bits of [rows, m] and [rows, n], as [m, n].
+    """Returns the matmul of `left.T` and `right`, bits of [rows, m] and [rows, n], as [m, n].
 
-    One of the two must be turned round in memory, where the compiler's library of products wants
+    One of the two must be transposed in memory, where the compiler's matmul library wants
     it, and with `right` the result: whichever moves fewer numbers. The barriers keep the compiler
     from doing otherwise. The axis of size 1 keeps it from finding that a factor was turned, for
     which it would widen both.
@@ -100,7 +100,7 @@ def _summed_over_rows(left: jax.Array, right: jax.Array) -> jax.Array:
 def rounded_einsum(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
     """Returns `jnp.einsum` of rounded numbers, where every axis is of two of the three arrays.
 
-    Gradients are such products too.
+    Its gradients are such matmuls too.
     """
     return multiply(subscripts, bits(left), bits(right))
 

@@ -15,7 +15,7 @@ from mobilebert_jax.model.dropout import Dropout
 from mobilebert_jax.model.layers import Dense, Network, Norm, activate, block_dense
 
 FEEDFORWARD = "feedforward"
-"""Name of both products of a feed-forward network, for rematerialisation."""
+"""Name of both matmuls of a feed-forward network, for rematerialisation."""
 
 
 class Captured(NamedTuple):
@@ -74,7 +74,7 @@ class Block(nn.Module):
         y = self._dense(config.intermediate, ("bottleneck", "intermediate"), f"{name}_in")(x)
         y = checkpoint_name(y, FEEDFORWARD)
         if self.network.wide and self.frozen:
-            # A TPU's compiler would make one fusion of both products, which takes a tenth longer.
+            # A TPU's compiler would make one fusion of both matmuls, which takes a tenth longer.
             # Of a network that is trained the first is wanted again, and it makes two by itself.
             y = jax.lax.optimization_barrier(y)
         y = activate(config, y, named=self.network.named_operations)

@@ -117,7 +117,7 @@ def encode(
       layers: number of blocks to run; those above are absent from the program.
       capture: increasing indices of blocks whose output [B, T, D] and scores [B, H, T, T] are kept.
       freeze_below: no gradient flows to the embeddings and the blocks before this index; a network
-        that is only looked at, such as a teacher, is frozen below its number of layers.
+        that is not trained, such as a teacher, is frozen below its number of layers.
       dropout_key: turns dropout on.
     """
     layers = network.config.layers if layers is None else layers
@@ -230,7 +230,7 @@ def predict(network: Network, params: Params, hidden_BTD: jax.Array, batch: Batc
     """Applies both pretraining heads; `batch` holds `masked_lm_positions` [B, P]."""
     config = network.config
     logits_BPV = apply(
-        MaskedLM(config, rounded=network.rounded_products),
+        MaskedLM(config, rounded=network.bfloat16_matmuls),
         params["masked_lm"],
         gather_positions(hidden_BTD, batch["masked_lm_positions"]),
         params["embeddings"]["word"],

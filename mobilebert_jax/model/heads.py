@@ -37,7 +37,7 @@ class MaskedLM(nn.Module):
     config: ModelConfig
     named_operations: bool = False
     rounded: bool = False
-    """Round what the vocabulary is multiplied with (`Network.rounded_products`)."""
+    """Round what the vocabulary is multiplied with (`Network.bfloat16_matmuls`)."""
 
     @nn.compact
     def __call__(self, features_BPD: jax.Array, word_VE: jax.Array) -> jax.Array:

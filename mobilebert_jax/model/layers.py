@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax.model.bfloat16_matmul import rounded_product
+from mobilebert_jax.model.bfloat16_matmul import rounded_matmul
 from mobilebert_jax.model.quantization import Quantized, RoundedActivation, rounded_weights
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.sharding.rules import keep_rows
@@ -50,17 +50,17 @@ class Network:
 
     config: ModelConfig
     dtype: str = "float32"
-    """Type of matrix products inside blocks; norms, softmax and heads are always float32."""
+    """Type of matrix multiplications inside blocks; norms, softmax and heads are always float32."""
     remat: str = "none"
     unroll: int = 1
     """Blocks in one round of the loop over blocks."""
     wide: bool = False
     """Compute attention one head after the other and, where no gradient is taken, finish the first
-    product of a feed-forward network before its activation: faster on a TPU for networks of which
+    matmul of a feed-forward network before its activation: faster on a TPU for networks of which
     `attention.separable` is true."""
-    rounded_products: bool = False
-    """Round to bfloat16 what blocks and the product with the vocabulary multiply, forward and
-    backward (`model.rounded_products`): for CPUs that multiply it faster."""
+    bfloat16_matmuls: bool = False
+    """Round to bfloat16 the operands of matmuls in blocks and with the vocabulary, forward and
+    backward (`model.bfloat16_matmul`): for CPUs that multiply it faster."""
     task: TaskHead | None = None
     """None for the two pretraining heads."""
     quantized: Quantized = "no"
@@ -106,7 +106,7 @@ def weight_init(config: ModelConfig) -> nn.initializers.Initializer:
 
 class Dense(nn.Module):
     """Affine map of the last axis, [..., in] -> [..., out], in `dtype`, which is float32 where what
-    it multiplies is `rounded` to bfloat16 (`Network.rounded_products`)."""
+    it multiplies is `rounded` to bfloat16 (`Network.bfloat16_matmuls`)."""
 
     config: ModelConfig
     features: int
@@ -122,7 +122,7 @@ class Dense(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
         x = RoundedActivation(self.quantized, name="input_range")(x)
         kernel = rounded_weights(kernel, self.quantized)
-        multiply = rounded_product if self.rounded else product
+        multiply = rounded_matmul if self.rounded else matmul
         y = multiply(x.astype(self.dtype), kernel.astype(self.dtype))
         return keep_rows(y) + bias.astype(self.dtype)
 
@@ -131,28 +131,28 @@ def block_dense(network: Network, features: int, axes: tuple[str, str], name: st
     """Returns a dense layer of one of `network`'s blocks, a part of the module now being set up."""
     config, dtype = network.config, network.dtype
     return Dense(
-        config, features, axes, dtype, network.rounded_products, network.quantized, name=name
+        config, features, axes, dtype, network.bfloat16_matmuls, network.quantized, name=name
     )
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns `x @ kernel`, [..., in] and [in, out] to [..., out].
 
-    The gradient of the kernel is written out as one product of two matrices, which comes out as
+    The gradient of the kernel is written out as one matmul of two matrices, which comes out as
     [in, out]. Automatic differentiation makes it [out, in] from all axes of `x` and turns it round,
     for which a CPU needs a sixth of a whole training step more.
     """
     return x @ kernel
 
 
-def _product_forward(
+def _matmul_forward(
     x: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(
+def _matmul_backward(
     kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
@@ -161,7 +161,7 @@ def _product_backward(
     return into_x, _into_kernel(x, gradient)
 
 
-product.defvjp(_product_forward, _product_backward)
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _into_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -176,11 +176,11 @@ def _into_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def _turned_first(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns `rows.T @ columns`, the narrower of the two having been turned round in memory.
+    """Returns `rows.T @ columns`, the narrower of the two having been transposed in memory.
 
-    The library of matrix products that a CPU's compiler calls takes a matrix only as it lies: what
+    The matmul library that a CPU's compiler calls takes a matrix only as it lies: what
     is left to turn round goes to a slower one, at half the speed. Without barriers the compiler
-    would make one product of the two operations again.
+    would make one matmul of the two operations again.
     """
     barrier = jax.lax.optimization_barrier
     if rows.shape[1] <= columns.shape[1]:
@@ -217,7 +217,7 @@ def normalize(x: jax.Array) -> jax.Array:
     """Returns `x` with mean 0 and population variance 1 along its last axis, in float32.
 
     Of bfloat16 mean and mean square are taken in one pass, which a TPU makes part of the matrix
-    product before it; what that loses is far below what bfloat16 has lost. Of float32 the mean is
+    matmul before it; what that loses is far below what bfloat16 has lost. Of float32 the mean is
     taken away first.
 
     The gradient is written out, because what automatic differentiation makes of the two nested

@@ -214,7 +214,7 @@ def pretraining_parameters(config: ModelConfig) -> int:
 def forward_flops(config: ModelConfig, length: int, *, layers: int | None = None) -> int:
     """FLOPs of one sequence's forward pass through the encoder, 2 per multiply-add.
 
-    Matrix products only, heads excluded, as the paper counts. `layers` counts that many blocks
+    Matmuls only, heads excluded, as the paper counts. `layers` counts that many blocks
     instead of all; the trigram projection is included where there is one.
     """
     h, b, i = config.hidden, config.bottleneck, config.intermediate

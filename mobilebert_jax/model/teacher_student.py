@@ -40,7 +40,7 @@ def run(
 
     Args:
       student: the network that learns, whose `remat` holds for `compare` too.
-      teacher: the network that is looked at: no gradient flows into it. Its `unroll` is the number
+      teacher: the frozen network: no gradient flows into it. Its `unroll` is the number
         of layers in a round of the loop.
       params: of the student.
       teacher_params: of the teacher.

@@ -29,7 +29,7 @@ from mobilebert_jax.optimizer.build import Optimizer, build
 from mobilebert_jax.optimizer.trainable import Part
 from mobilebert_jax.pipeline.flops import step_flops
 from mobilebert_jax.sharding import rules
-from mobilebert_jax.sharding.cpu_features import rounds_products
+from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
 from mobilebert_jax.train import Phase, Training
 from mobilebert_jax.training import state as state_lib
 from mobilebert_jax.training.state import Layout
@@ -64,7 +64,8 @@ class Setting:
             self.config.precision,
             execution.remat_of(stage),
             execution.unroll_of(stage),
-            rounded_products=stage != "evaluate" and rounds_products(execution, self.layout.mesh),
+            bfloat16_matmuls=stage != "evaluate"
+            and uses_bfloat16_matmuls(execution, self.layout.mesh),
             wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 

@@ -2,7 +2,7 @@
 
 They are what the mathematics needs, whatever the machine does: recomputation, padding and the
 optimiser do not count, and a backward pass counts twice its forward pass. Utilisation (MFU) and
-plans are computed from them. As in the paper matrix products of the encoder count, the heads do
+plans are computed from them. As in the paper matmuls of the encoder count, the heads do
 not.
 """
 

@@ -1,6 +1,6 @@
 """A teacher that the run does not train itself (`teacher.path`).
 
-It is the finished stage of another run, which is used where it lies, or a network from elsewhere,
+It is the finished stage of another run, which is used in place, or an imported network,
 such as a BERT of Hugging Face's or of the authors', which becomes a stage of this run: from then on
 nothing tells it from a teacher that was trained here.
 """
@@ -94,7 +94,7 @@ def check(config: Config, given: Artifact, prepared: Artifact, tokenizer_digest:
 
 
 def _differences(found: ModelConfig, wanted: ModelConfig) -> list[str]:
-    """Returns the settings in which a network from elsewhere is not what the configuration says."""
+    """Returns the settings in which an imported network is not what the configuration says."""
     settings = {field.name for field in dataclasses.fields(ModelConfig)} - {*_ONLY_IN_TRAINING}
     if not found.trigram:
         settings.discard("trigram_masks_padding")

@@ -26,7 +26,7 @@ from mobilebert_jax.inference import load
 from mobilebert_jax.pipeline import imported_teacher
 from mobilebert_jax.pipeline.stages import BODIES, Run, check_model_vocabularies, timed
 from mobilebert_jax.report import results
-from mobilebert_jax.sharding.cpu_features import rounds_products
+from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
 from mobilebert_jax.sharding.mesh import check_batch, make_mesh
 from mobilebert_jax.training import heartbeat, lock
 from mobilebert_jax.training.checkpoint import Damaged
@@ -90,7 +90,7 @@ def run(
     check_vocabulary(config)
     mesh = make_mesh(config.execution.mesh)
     _check_batches(config, mesh)
-    if config.execution.cpu_matmul_dtype != "float32" and not rounds_products(
+    if config.execution.cpu_matmul_dtype != "float32" and not uses_bfloat16_matmuls(
         config.execution, mesh
     ):
         console.print(

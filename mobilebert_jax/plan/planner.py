@@ -1,4 +1,4 @@
-"""Makes plans for one machine: compiled where there is a compiler for it, estimated elsewhere."""
+"""Makes plans for one machine: compiled where there is a compiler for it, otherwise estimated."""
 
 import dataclasses
 

@@ -99,7 +99,7 @@ def _training(setting: curriculum.Setting, stage: str, layout: Layout) -> Traini
 
 
 def arguments(program: Program, layout: Layout) -> Arguments:
-    """Returns what the step of `program` takes, laid out as in a run."""
+    """Returns what the step of `program` takes, sharded as in a run."""
     feed, sharding = program.training.feed, rules.batch_sharding(layout.mesh)
     batch = {
         name: jax.ShapeDtypeStruct((feed.batch_size, *row.shape[1:]), row.dtype, sharding=sharding)

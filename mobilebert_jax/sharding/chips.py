@@ -26,7 +26,7 @@ class Chip:
 
     name: str
     peak_flops: float
-    """Dense bfloat16 matrix products."""
+    """Dense bfloat16 matrix multiplications."""
     memory: float
     memory_bandwidth: float
     interconnect: float

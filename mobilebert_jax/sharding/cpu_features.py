@@ -16,9 +16,9 @@ CPU_LIST = Path("/proc/cpuinfo")
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Returns whether this machine's processor has instructions for products of bfloat16.
+    """Returns whether this machine's processor has instructions for bfloat16 matmuls.
 
-    False where it cannot be told, which is everywhere but on Linux.
+    False where it is not known, which is everywhere but on Linux.
     """
     if platform.system() != "Linux" or not CPU_LIST.exists():
         return False
@@ -27,7 +27,7 @@ def multiplies_bfloat16() -> bool:
     return any(name in flags for name in BFLOAT16)
 
 
-def rounds_products(execution: Execution, mesh: jax.sharding.Mesh) -> bool:
+def uses_bfloat16_matmuls(execution: Execution, mesh: jax.sharding.Mesh) -> bool:
     """Returns whether `execution.cpu_matmul_dtype=bfloat16` is set and has an effect on `mesh`."""
     return (
         execution.cpu_matmul_dtype == "bfloat16"

@@ -220,7 +220,7 @@ class _Files:
 
 
 class _ProgressLine:
-    """One live line on a terminal; elsewhere a plain line every PLAIN_SECONDS at most."""
+    """One live line on a terminal; otherwise a plain line every PLAIN_SECONDS at most."""
 
     def __init__(self, console: Console, stage: str, start: int, stop: int) -> None:
         self._console, self._stage, self._stop = console, stage, stop

@@ -145,7 +145,7 @@ def init_params(network: Network, layout: Layout, seed: int, stream: int) -> Par
 
 
 def start(params: Params, network: Network, optimizer: Optimizer, layout: Layout) -> State:
-    """Returns the state before the first step, laid out as `abstract_state` says."""
+    """Returns the state before the first step, sharded as `abstract_state` says."""
     abstract = abstract_state(network, optimizer, layout)
     moments = jax.jit(optimizer.init, out_shardings=shardings_of(abstract.opt_state))(params)
     step = jax.jit(lambda: jnp.int32(0), out_shardings=abstract.step.sharding)()

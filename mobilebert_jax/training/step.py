@@ -44,10 +44,10 @@ def make_step(
 
     `part` is what the step changes, and outside of which the optimiser's multipliers are 0.
 
-    `gradient_shardings` lays the gradient out like the moments that it is added to, so that where
+    `gradient_shardings` shards the gradient like the moments that it is added to, so that where
     these are cut finer than the parameters it is summed into pieces and never whole.
 
-    `gathered` makes of the parameters what the objective reads, the same numbers laid out otherwise
+    `gathered` makes of the parameters what the objective reads, the same numbers in another layout
     or rounded to the type in which they are multiplied (`state.gathering`).
     """
 

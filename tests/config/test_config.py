@@ -141,7 +141,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"data__validation_fraction": 0.0}, "data.validation_fraction=0.0 must be from 1e-09 to 0.99"),
     (
         {"precision": "bfloat16", "execution__cpu_matmul_dtype": "bfloat16"},
-        "execution.cpu_matmul_dtype=bfloat16 rounds the products of precision=float32; "
+        "execution.cpu_matmul_dtype=bfloat16 rounds the matmuls of precision=float32; "
         "precision=bfloat16 computes all of a block in bfloat16 already",
     ),
     ({"distill__temperature": 0.0}, "distill.temperature=0.0 must be from 0.01 to 100"),

@@ -30,7 +30,7 @@ def scan_lengths(program: core.ClosedJaxpr) -> list[int]:
 
 
 def matrix_flops(program: core.ClosedJaxpr) -> int:
-    """Returns FLOPs of all matrix products, 2 per multiply-add, loops multiplied out."""
+    """Returns FLOPs of all matrix multiplications, 2 per multiply-add, loops multiplied out."""
     total = 0
     for equation, times in _equations(program.jaxpr):
         if equation.primitive.name == "dot_general":

@@ -11,7 +11,7 @@ from mobilebert_jax.model.attention import rounded_weighted_values, weighted_val
 from mobilebert_jax.model.bfloat16_matmul import (
     bits,
     rounded_einsum,
-    rounded_product,
+    rounded_matmul,
     rounded_scores,
     widened,
 )
@@ -43,8 +43,8 @@ def test_bits_are_those_of_bfloat16():
 @pytest.mark.parametrize(
     ("multiply", "subscripts", "left", "right"),
     [  # which factor of a gradient is turned round depends on their sizes
-        (rounded_product, "...i,io->...o", (3, 5, 7), (7, 4)),
-        (rounded_product, "...i,io->...o", (9, 9, 30), (30, 4)),
+        (rounded_matmul, "...i,io->...o", (3, 5, 7), (7, 4)),
+        (rounded_matmul, "...i,io->...o", (9, 9, 30), (30, 4)),
         (rounded_scores, "...i,oi->...o", (3, 5, 7), (11, 7)),
         (rounded_scores, "...i,oi->...o", (9, 9, 4), (30, 4)),
         (functools.partial(rounded_einsum, HEADS), HEADS, (2, 5, 3, 4), (2, 6, 3, 4)),

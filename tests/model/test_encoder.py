@@ -304,7 +304,7 @@ def test_policies_recompute_as_much_as_they_say() -> None:
 
 def test_rounded_products_stay_close() -> None:
     loss, gradients = gradients_of(NETWORK)
-    rough_loss, rough_gradients = gradients_of(Network(STUDENT, rounded_products=True))
+    rough_loss, rough_gradients = gradients_of(Network(STUDENT, bfloat16_matmuls=True))
     assert rough_loss != loss
     assert rough_loss == pytest.approx(float(loss), rel=1e-3)
     assert_close(rough_gradients, gradients, 2e-2)

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobilebert_jax.model.layers import LAYER_NORM_EPSILON, normalize, product
+from mobilebert_jax.model.layers import LAYER_NORM_EPSILON, matmul, normalize
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("outputs", [4, 9])  # which of the two is narrower matters
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (3, 5, 7)])
-def test_gradient_of_a_product(shape, outputs, dtype):
+def test_gradient_of_a_matmul(shape, outputs, dtype):
     x, kernel, loss = drawn(shape, outputs, dtype)
-    assert jnp.array_equal(product(x, kernel), x @ kernel)
-    ours = jax.grad(loss, argnums=(1, 2))(product, x, kernel)
+    assert jnp.array_equal(matmul(x, kernel), x @ kernel)
+    ours = jax.grad(loss, argnums=(1, 2))(matmul, x, kernel)
     theirs = jax.grad(loss, argnums=(1, 2))(jnp.matmul, x, kernel)
     tolerance = 1e-6 if dtype == "float32" else 2e-2
     assert_close(ours, theirs, tolerance)

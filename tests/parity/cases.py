@@ -139,7 +139,7 @@ def our_results(
         loss += _mean_cross_entropy(predicted.next_sentence_B2, arrays["next_sentence_labels"])
         return loss, (hidden, attention, *predicted)
 
-    # On an accelerator the default precision of a float32 product would exceed the tolerance.
+    # On an accelerator the default precision of a float32 matmul would exceed the tolerance.
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=QUICK_COMPILATION)
         (loss, outputs), gradients = run(params)

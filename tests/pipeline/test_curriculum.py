@@ -152,8 +152,8 @@ def test_only_training_rounds_what_it_multiplies(
         curriculum.distill_training(chosen, teacher, None),
         curriculum.baseline_training(chosen),
     )
-    assert all(stage.network.rounded_products for stage in stages)
-    assert not chosen.network(CONFIG.student).rounded_products
+    assert all(stage.network.bfloat16_matmuls for stage in stages)
+    assert not chosen.network(CONFIG.student).bfloat16_matmuls
 
 
 # Steps and phases

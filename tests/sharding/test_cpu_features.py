@@ -64,4 +64,4 @@ def test_products_are_rounded_where_it_is_asked_for_and_faster(
 ) -> None:
     listed(monkeypatch, tmp_path, flags)
     mesh = cast(Any, SimpleNamespace(devices=np.array([SimpleNamespace(platform=device)])))
-    assert cpu_features.rounds_products(Execution(cpu_matmul_dtype=asked), mesh) is expected
+    assert cpu_features.uses_bfloat16_matmuls(Execution(cpu_matmul_dtype=asked), mesh) is expected

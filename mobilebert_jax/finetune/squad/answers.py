@@ -1,6 +1,6 @@
 """From start and end logits to answers, and SQuAD's prediction files (BERT's run_squad.py).
 
-Shapes: W windows, T tokens of all windows, K starts and ends looked at in a window, C candidates.
+Shapes: W windows, T tokens of all windows, K starts and ends considered in a window, C candidates.
 """
 
 import dataclasses

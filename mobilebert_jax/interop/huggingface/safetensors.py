@@ -137,7 +137,7 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise nearly anything; all of it is told
+    except Exception as error:  # damaged pickles raise nearly anything; all of it is reported
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"{path}: refused: PyTorch cannot read it as tensors alone; it is damaged, or holds "
