@@ -38,7 +38,7 @@ environment:
   ACCELERATOR=cpu     cpu, cuda or tpu, instead of what the machine is found to have
 
 exit codes: 0 done, 2 mistake in the configuration or the input, 3 numbers not finite,
-            42 saved and preempted, 134 a peer was lost (start again to go on)
+            42 saved and preempted, 130 interrupted, 134 a peer was lost (start again to go on)
 EOF
 }
 

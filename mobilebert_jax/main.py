@@ -27,6 +27,7 @@ from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 from mobilebert_jax.distributed.cluster import Cluster, check
 from mobilebert_jax.exit_codes import (
     INPUT_ERROR_CODE,
+    INTERRUPTED_CODE,
     NON_FINITE_CODE,
     PREEMPTED_CODE,
     NonFinite,
@@ -211,6 +212,10 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return INPUT_ERROR_CODE
+    except KeyboardInterrupt:
+        # Between training stages, or a second time: what was finished and saved before is kept.
+        print("error: interrupted; the same command goes on from what is saved", file=sys.stderr)
+        return INTERRUPTED_CODE
     except OSError as error:
         if not _storage_gave_out(error):
             raise

@@ -88,7 +88,8 @@ def train(
     Batch and random key of a step depend on its number alone, so that a run that was killed and
     started again ends with the parameters of one that was not.
 
-    Raises NonFinite after too many steps that could not be applied, Preempted after SIGTERM.
+    Raises NonFinite after too many steps that could not be applied, Preempted after SIGTERM or
+    Ctrl-C.
     """
     goodput = Goodput(directory)
     with goodput.spent("restore"):

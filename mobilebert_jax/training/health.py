@@ -9,6 +9,7 @@ import threading
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -70,10 +71,14 @@ class SkippedSteps:
 
 
 class StopRequest:
-    """Turns SIGTERM into an answer that the train loop asks for between two steps."""
+    """Turns SIGTERM and Ctrl-C into an answer that the train loop asks for between two steps.
+
+    A second Ctrl-C ends the process at once.
+    """
 
     def __init__(self) -> None:
         self._received = False
+        self._previous: dict[int, Any] = {}
         # With several processes JAX takes the signal, and tells all of them at the same step.
         self._alone = jax.process_count() == 1
 
@@ -85,15 +90,19 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if self._alone:
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         self._received = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print("saving; Ctrl-C again ends at once", file=sys.stderr)
 
 
 class Watchdog:

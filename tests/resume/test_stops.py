@@ -66,14 +66,16 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
 
 
-def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Sends this process SIGTERM while `step` is on its way."""
+def terminate_at(
+    step: int, patch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGTERM
+) -> None:
+    """Sends this process a signal while `step` is on its way."""
     push = Meters.push
 
-    def pushing(self: Meters, number: int, metrics: Any, tokens: int, flops: float) -> Any:
-        if number == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return push(self, number, metrics, tokens, flops)
+    def pushing(self: Meters, at: int, metrics: Any, tokens: int, flops: float) -> Any:
+        if at == step:
+            os.kill(os.getpid(), number)
+        return push(self, at, metrics, tokens, flops)
 
     patch.setattr(Meters, "push", pushing)
 
@@ -103,21 +105,47 @@ def test_sigterm_saves_and_a_restart_ends_the_same(
     assert [row["step"] for row in rows] == list(range(6))
 
 
-def test_the_command_line_exits_with_42(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_line_exits_with_42(
+    number: signal.Signals, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = folder / "tiny.py"
     file.write_text(miniature.EXPERIMENT_FILE.format(folder=str(folder)))
-    terminate_at(2, monkeypatch)
+    terminate_at(2, monkeypatch, number)
     arguments = [f"--config={file}", "--config.stages=prepare,teacher"]
     assert main_module.main(arguments) == 42
+    assert saved_steps(folder)[-1] == 3
 
 
-def test_what_sigterm_did_before_is_restored() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def test_ctrl_c_between_stages_exits_with_130_and_without_a_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    file = folder / "tiny.py"
+    file.write_text(miniature.EXPERIMENT_FILE.format(folder=str(folder)))
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert main_module.main([str(file)]) == 130
+    assert capsys.readouterr().err == (
+        "error: interrupted; the same command goes on from what is saved\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_a_signal_did_before_is_restored(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with StopRequest() as stop_request:
         assert not stop_request.reached(0)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop_request.reached(1)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def poison(bad_row_sums: set[int], patch: pytest.MonkeyPatch) -> None:
