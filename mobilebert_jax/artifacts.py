@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilebert_jax import storage
+from mobilebert_jax import checksums, storage
 from mobilebert_jax.config.schema import InputError
 
 FORMAT = 1
@@ -24,6 +24,10 @@ FINETUNED = "finetune.json"
 """What the stage `finetune` leaves in its folder."""
 EXPORTED = "export.json"
 """What the stage `export` leaves in its folder."""
+REMEDY = "copy it again, or remove the folder to have it made anew"
+UNCHECKED_FOLDERS = ("checkpoints", "damaged", "records", "profile")
+"""Of a stage: with checksums of their own, or read by no stage."""
+UNCHECKED_FILES = ("events.", ".")
 RECORDED_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
 
 
@@ -38,10 +42,12 @@ class Artifact(NamedTuple):
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """What is known of the finished stage, None while it is not finished; raises InputError as
-        `read_json`."""
-        path = self.directory / "manifest.json"
-        return read_json(path) if path.exists() else None
+        """What is known of the finished stage, None while it is not finished; raises InputError
+        where the file is damaged."""
+        found = manifest(self.directory)
+        if found is None and (self.directory / "manifest.json").exists():
+            raise InputError(f"{self.directory / 'manifest.json'} is not that of a stage; {REMEDY}")
+        return found
 
     def is_finished(self) -> bool:
         return self.manifest is not None
@@ -76,7 +82,12 @@ def manifest(directory: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         return None
     kinds = {"stage": str, "digest": str, "science": dict, "inputs": dict}
-    return found if all(isinstance(found.get(key), kinds[key]) for key in kinds) else None
+    if not all(isinstance(found.get(key), kinds[key]) for key in kinds):
+        return None
+    written = {key: value for key, value in found.items() if key != "checksum"}
+    if found.get("checksum") != _checksum(written):
+        raise InputError(f"{path} is not as it was written; {REMEDY}")
+    return written
 
 
 def begin(artifact: Artifact) -> None:
@@ -91,15 +102,43 @@ def reopen(artifact: Artifact) -> None:
 
 
 def finish(artifact: Artifact, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the manifest, after which the stage is finished, and returns it."""
+    """Writes the manifest, after which the stage is finished, and returns it.
+
+    It holds checksums of the stage's files, and one of itself. Checkpoints have their own.
+    """
     manifest = {
         **_declaration(artifact),
+        "files": checksums.listing(artifact.directory, _is_checked),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         **metrics,
     }
-    write_json(artifact.directory / "manifest.json", manifest)
+    write_json(artifact.directory / "manifest.json", {**manifest, "checksum": _checksum(manifest)})
     return manifest
+
+
+def check_files(directory: Path) -> None:
+    """Raises InputError where a file of the finished stage in `directory` is damaged or missing."""
+    files = (manifest(directory) or {}).get("files", {})
+    problems = checksums.differences(directory, files)
+    if problems:
+        raise InputError(
+            f"{directory} is damaged: {'; '.join(problems[:3])}"
+            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+            + f"; {REMEDY}"
+        )
+
+
+def _is_checked(name: str) -> bool:
+    """Whether a file counts as a result: no checkpoint, records, profile, events or lock."""
+    top, _, below = name.partition("/")
+    if below:
+        return top not in UNCHECKED_FOLDERS
+    return name not in ("stage.json", "manifest.json") and not name.startswith(UNCHECKED_FILES)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _declaration(artifact: Artifact) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def altered(part: Any, key: str) -> Any:
     elif isinstance(value, str):
         value += "x"
     elif isinstance(value, tuple):
-        value = (*value, *value[:1])
+        value = (*value, *(value[:1] or ("x",)))
     return dataclasses.replace(part, **{name: value})
 
 
@@ -191,3 +191,56 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         artifacts.write_json(path, {"value": object()})
     assert json.loads(path.read_text()) == {"value": 1}
+
+
+def finished(run: Path) -> artifacts.Artifact:
+    artifact = artifacts.declare(run, "evaluate", {"evaluate.examples": 8}, {"teacher": "0f"})
+    artifacts.begin(artifact)
+    (artifact.directory / "tokenizer").mkdir()
+    for name in ("results.json", "tokenizer/vocab.txt", "events.out.1", "checkpoints/1/data"):
+        path = artifact.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}\n")
+    artifacts.finish(artifact, {"seconds": 1.5})
+    return artifact
+
+
+@pytest.mark.parametrize("name", ["results.json", "tokenizer/vocab.txt"])
+def test_a_result_that_is_not_as_it_was_is_named(tmp_path: Path, name: str) -> None:
+    artifact = finished(tmp_path)
+    artifacts.check_files(artifact.directory)
+    path = artifact.directory / name
+    content = path.read_bytes()
+    for damaged in (content[:-1], content[:3] + b"!" + content[4:], b"", content + b"\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"is damaged: its file {name} .* copy it again"):
+            artifacts.check_files(artifact.directory)
+    path.unlink()
+    with pytest.raises(InputError, match=f"its file {name} is missing"):
+        artifacts.check_files(artifact.directory)
+
+
+@pytest.mark.parametrize("name", ["events.out.1", "checkpoints/1/data", "stage.json"])
+def test_what_is_no_result_may_go(tmp_path: Path, name: str) -> None:
+    artifact = finished(tmp_path)
+    (artifact.directory / name).unlink()
+    artifacts.check_files(artifact.directory)
+
+
+def test_every_damage_to_a_manifest_is_noticed(tmp_path: Path) -> None:
+    artifact = finished(tmp_path)
+    path = artifact.directory / "manifest.json"
+    content = path.read_bytes()
+    assert artifact.is_finished()
+    lines = content.splitlines(keepends=True)
+    lost = [b"".join(lines[:i] + lines[i + 1 :]) for i in range(len(lines))]
+    flipped = [
+        content[:i] + bytes([content[i] ^ 2]) + content[i + 1 :] for i in range(0, len(content), 7)
+    ]
+    cut = [content[:i] for i in range(0, len(content) - 1, 50)]
+    for damaged in (*lost, *flipped, *cut):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            artifact.is_finished()
+    path.write_bytes(content)
+    assert artifact.is_finished()

@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from mobilebert_jax import artifacts, storage
+from mobilebert_jax import artifacts, checksums, storage
 from mobilebert_jax.config.schema import Data, InputError, Tokenizer
 from mobilebert_jax.data import corpus, record_cache, records
-from mobilebert_jax.training import checkpoint, checksums, goodput, lock
+from mobilebert_jax.training import checkpoint, goodput, lock
 from mobilebert_jax.training.health import SkippedSteps
 from mobilebert_jax.training.metrics import Meters, read_rows
 from tests import fake_bucket, miniature

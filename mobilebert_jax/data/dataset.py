@@ -14,10 +14,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow_datasets.core import example_serializer, file_adapters, naming, splits
 from tensorflow_datasets.core.utils import version
 from tensorflow_datasets.proto import tf_example_pb2
+
+from mobilebert_jax.config.schema import InputError
 
 SPLITS = ("train", "held_out")
 NAME = "documents"
@@ -86,7 +89,13 @@ class Documents:
             self._records = ArrayRecordDataSource(
                 sorted(str(p) for p in self._folder.glob(f"{NAME}-{self._split}.array_record-*"))
             )
-        example = tf_example_pb2.Example.FromString(self._records[int(index)])
+        try:
+            example = tf_example_pb2.Example.FromString(self._records[int(index)])
+        except (RuntimeError, ValueError, IndexError, OSError, DecodeError) as error:
+            raise InputError(
+                f"{self._folder}: record {index} of {self._split} cannot be read: {error}; the "
+                "file is damaged: remove the folder of the stage prepare to make it again"
+            ) from error
         feature = example.features.feature
         return _vector(feature["tokens"]), _vector(feature["sentence_lengths"])
 

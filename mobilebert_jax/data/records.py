@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mobilebert_jax import storage
+from mobilebert_jax import checksums, storage
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import atomic, corpus, record_cache, shards, work_units
@@ -60,12 +60,12 @@ def prepare(
     sources = corpus.parse_sources(data.source)
     prints = [corpus.fingerprint(source, cache) for source in sources]
     key = _key(data, tokenizer, sources, prints)
-    published = atomic.read_json(directory / "manifest.json")
+    published = _read_manifest(directory)
     if storage.is_remote(directory) and published is not None and published["key"] == key:
         return published
     copied = functools.partial(progress, "copying")
     with record_cache.made_for(directory, copied) as folder:
-        manifest = atomic.read_json(folder / "manifest.json")
+        manifest = _read_manifest(folder)
         if manifest is None or manifest["key"] != key:
             with _disk_full_reported(folder), started(workers, progress) as pool:
                 (folder / "manifest.json").unlink(missing_ok=True)
@@ -77,7 +77,15 @@ def prepare(
                     for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
                 ]
                 manifest = _manifest(key, sources, prints, made, totals, reports)
-                atomic.write_json(folder / "manifest.json", manifest)
+                # ArrayRecord checks what it reads; whole record files would take minutes.
+                manifest["files"] = checksums.listing(
+                    folder,
+                    lambda name: "/partial/" not in name,
+                    lambda name: ".array_record-" not in name,
+                )
+                atomic.write_json(
+                    folder / "manifest.json", {**manifest, "checksum": shards.digest(manifest)}
+                )
         for source_folder in folder.glob("source_*"):
             shutil.rmtree(source_folder / "partial", ignore_errors=True)
     return manifest
@@ -86,10 +94,17 @@ def prepare(
 def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tuple[Documents, ...]:
     """Opens a prepared folder, one `Documents` a source.
 
-    Raises InputError if its preparation has not finished.
+    Raises InputError if its preparation has not finished or a file is damaged or missing; of the
+    records themselves the sizes are compared, their content when it is read.
     """
     manifest = _finished(storage.path(directory))
     folder = record_cache.of(storage.path(directory))
+    problems = checksums.differences(folder, manifest["files"])
+    if problems:
+        raise InputError(
+            f"the prepared data in {directory} is damaged: {'; '.join(problems[:3])}; remove the "
+            "folder to prepare it again"
+        )
     return tuple(
         Documents(_source_folder(folder, i), split, source["weight"])
         for i, source in enumerate(manifest["sources"])
@@ -98,8 +113,9 @@ def open_documents(directory: Path, split: Literal["train", "held_out"]) -> tupl
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Loads the tokenizer of a prepared folder; raises InputError if it is not finished."""
-    _finished(storage.path(directory))
-    return tokenizers.load(storage.path(directory) / "tokenizer", schema.Tokenizer())
+    manifest = _finished(storage.path(directory))
+    folder = storage.path(directory) / "tokenizer"
+    return tokenizers.load_saved(folder, manifest["tokenizer"]["digest"])
 
 
 def _plan(
@@ -253,12 +269,26 @@ def _key(
 
 
 def _finished(directory: Path) -> dict[str, Any]:
-    manifest = atomic.read_json(directory / "manifest.json")
+    manifest = _read_manifest(directory)
     if manifest is None:
         raise InputError(
             f"{directory} holds no finished data (no manifest.json); run the stage prepare, which "
             "continues where it stopped"
         )
+    return manifest
+
+
+def _read_manifest(directory: Path) -> dict[str, Any] | None:
+    """Returns what was written last of all, None before that; raises InputError if damaged."""
+    path = directory / "manifest.json"
+    try:
+        manifest = atomic.read_json(path)
+        if manifest is not None and manifest.pop("checksum") != shards.digest(manifest):
+            raise ValueError("its checksum is another")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); remove the folder to prepare it again"
+        ) from None
     return manifest
 
 

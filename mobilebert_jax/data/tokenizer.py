@@ -43,6 +43,17 @@ def train(lines: Iterable[str], settings: schema.Tokenizer, directory: Path) -> 
     return trained
 
 
+def load_saved(folder: Path, digest: str) -> Tokenizer:
+    """Loads a folder that `save` wrote; raises InputError where it is not the one of `digest`."""
+    tokenizer = load(folder, schema.Tokenizer())
+    if tokenizer.digest != digest:
+        raise InputError(
+            f"{folder}: the vocabulary or its settings were changed after they were saved; copy "
+            "the folder again, or make it anew"
+        )
+    return tokenizer
+
+
 def load(path: Path | str, settings: schema.Tokenizer) -> Tokenizer:
     """Loads a folder that `save` wrote, a `vocab.txt`, or a SentencePiece `.model`.
 
@@ -50,10 +61,10 @@ def load(path: Path | str, settings: schema.Tokenizer) -> Tokenizer:
     file, if it is of another kind than `settings.kind`, or if it lacks a special token.
     """
     path = storage.path(path)
-    kind, lowercase = settings.kind, settings.lowercase
+    kind: str = settings.kind
+    lowercase = settings.lowercase
     if (path / SETTINGS_FILE).is_file():
-        saved = json.loads((path / SETTINGS_FILE).read_text())
-        kind, lowercase = saved["kind"], saved["lowercase"]
+        kind, lowercase = _saved_settings(path / SETTINGS_FILE)
     if path.is_dir():
         path /= VOCABULARY_FILES[kind]
     if not path.is_file():
@@ -70,3 +81,17 @@ def load(path: Path | str, settings: schema.Tokenizer) -> Tokenizer:
     if kind == "wordpiece":
         return WordPiece(content, lowercase, str(path))
     return SentencePiece(content, kind, lowercase, str(path))
+
+
+def _saved_settings(path: Path) -> tuple[str, bool]:
+    try:
+        saved = json.loads(path.read_bytes())
+        kind, lowercase = saved["kind"], saved["lowercase"]
+        if kind not in VOCABULARY_FILES or not isinstance(lowercase, bool):
+            raise ValueError("unknown kind, or lowercase that is no bool")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f'{path}: must hold "kind", one of {", ".join(VOCABULARY_FILES)}, and "lowercase" '
+            f"({error}); copy it again"
+        ) from None
+    return kind, lowercase

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobilebert_jax import artifacts, storage
-from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -52,6 +51,7 @@ def existing(folder: Path) -> Finished | None:
         return None
     if not storage.names(folder / "checkpoints"):
         raise InputError(f"{folder}: {_without_parameters(folder, manifest['stage'])}")
+    artifacts.check_files(folder)
     return Finished(
         folder,
         manifest["digest"],
@@ -64,7 +64,7 @@ def existing(folder: Path) -> Finished | None:
         science["max_seq_length"],
         science.get("quantized", False),
         manifest["metrics"],
-        tokenizers.load(folder / "tokenizer", schema.Tokenizer()),
+        tokenizers.load_saved(folder / "tokenizer", science["tokenizer_digest"]),
     )
 
 

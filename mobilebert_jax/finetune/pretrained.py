@@ -10,7 +10,6 @@ import numpy as np
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import Artifact
-from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -122,11 +121,13 @@ def open_stage(artifact: Artifact) -> Pretrained:
         if key.startswith(prefix)
     }
     folder: Path = artifact.directory / "tokenizer"
-    tokenizer = tokenizers.load(folder, schema.Tokenizer())
+    manifest = artifact.manifest or {}
+    artifacts.check_files(artifact.directory)
+    tokenizer = tokenizers.load_saved(folder, manifest["tokenizer_digest"])
     model = ModelConfig(**settings)
     model = dataclasses.replace(model, vocab_size=model.vocab_size or tokenizer.size)
     _check_vocabulary(artifact.directory, model, tokenizer)
-    fraction = (artifact.manifest or {}).get("validation_fraction", 0.0)
+    fraction = manifest.get("validation_fraction", 0.0)
     return Pretrained(artifact.directory, artifact.digest, model, tokenizer, fraction)
 
 

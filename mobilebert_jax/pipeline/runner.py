@@ -112,6 +112,7 @@ def _run_stages(this: Run, plan: dict[str, Artifact]) -> Artifact | None:
     """Runs what is not finished; returns a finished stage whose checkpoints turned out damaged."""
     for name, artifact in plan.items():
         if processes.agree(f"{name} is finished", artifact.is_finished):
+            artifacts.check_files(artifact.directory)
             this.console.print(f"[dim]{name}: finished before, in {artifact.directory}[/]")
             continue
         if processes.is_first():

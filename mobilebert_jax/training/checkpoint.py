@@ -20,11 +20,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from mobilebert_jax import storage
+from mobilebert_jax import checksums, storage
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.exit_codes import NonFinite, Preempted
-from mobilebert_jax.training import checksums
 from mobilebert_jax.training.state import Params, State
 
 POLL_SECONDS = 0.05

@@ -1,9 +1,11 @@
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,7 +230,8 @@ def test_a_finished_preparation_is_not_repeated(unbroken, small_units):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     phases = []
     manifest = prepare(source, out, progress=lambda *report: phases.append(report))
-    assert manifest == json.loads((out / "manifest.json").read_text())
+    written = json.loads((out / "manifest.json").read_text())
+    assert {**manifest, "checksum": written["checksum"]} == written
     assert phases == []
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
@@ -418,3 +421,53 @@ def test_the_record_writer_reports_a_full_disk():
 def test_preparation_does_not_import_jax():
     code = "import sys, mobilebert_jax.data.records; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def damaged(path: Path, generator: random.Random) -> None:
+    """Changes one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+    path.write_bytes(bytes(content))
+
+
+def read_all(directory: Path) -> None:
+    for split in ("train", "held_out"):
+        texts_of(directory, split)
+
+
+def test_a_changed_byte_of_any_file_is_refused(tmp_path, unbroken):
+    generator = random.Random(3)
+    whole = texts_of(unbroken[1], "train")
+    for name in sorted(contents(unbroken[1])):
+        for _ in range(1 if "array_record" in name else 8):
+            copy = tmp_path / "copy"
+            shutil.copytree(unbroken[1], copy)
+            damaged(copy / name, generator)
+            if "array_record" in name:
+                # Bytes between the chunks mean nothing; what is read is then as it was.
+                with contextlib.suppress(InputError):
+                    read_all(copy)
+                    assert texts_of(copy, "train") == whole
+            else:
+                with pytest.raises(InputError, match=r"damaged|changed|must hold"):
+                    read_all(copy)
+            shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("lost", ["documents-train", "token_counts", "vocab", "dataset_info"])
+def test_a_lost_file_is_named(tmp_path, unbroken, lost):
+    copy = tmp_path / "copy"
+    shutil.copytree(unbroken[1], copy)
+    path = next(path for path in sorted(copy.rglob("*")) if path.name.startswith(lost))
+    path.unlink()
+    with pytest.raises(InputError, match=path.name):
+        read_all(copy)
+
+
+def test_a_record_file_of_another_length_is_named(tmp_path, unbroken):
+    copy = tmp_path / "copy"
+    shutil.copytree(unbroken[1], copy)
+    path = next((copy / "source_00").glob("documents-train*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{path.name} has .* bytes instead of"):
+        records.open_documents(copy, "train")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,33 @@ from mobilebert_jax import storage
 NAME = "checksums.json"
 CHUNK_BYTES = 1 << 22
 
+Listing = Mapping[str, tuple[int, str] | list[Any]]
+"""Size and SHA-256 of each file, by its path in the folder; no SHA-256 where the size is enough."""
+
+
+def listing(
+    folder: Path,
+    kept: Callable[[str], bool] = lambda name: True,
+    hashed: Callable[[str], bool] = lambda name: True,
+) -> dict[str, list[Any]]:
+    """Returns sizes of the files that are `kept`, with the SHA-256 of those that are `hashed`."""
+    return {
+        name: [size, _digest(folder / name) if hashed(name) else ""]
+        for name, size in storage.files(folder).items()
+        if kept(name)
+    }
+
+
+def differences(folder: Path, files: Listing) -> list[str]:
+    """Returns what in `folder` is not as `files` say, a sentence each."""
+    found = storage.files(folder)
+    checked = (_problem(folder, name, found, *entry) for name, entry in files.items())
+    return [problem for problem in checked if problem]
+
 
 def write(folder: Path) -> None:
     """Writes the manifest of `folder`; raises FileNotFoundError when the folder is not there."""
-    files = {
-        name: [size, _digest(folder / name)]
-        for name, size in storage.files(folder).items()
-        if Path(name).name != NAME
-    }
-    storage.write(folder / NAME, _text(files))
+    storage.write(folder / NAME, _text(listing(folder, lambda name: Path(name).name != NAME)))
 
 
 def problems(folder: Path) -> list[str]:
@@ -31,9 +50,7 @@ def problems(folder: Path) -> list[str]:
         files = json.loads(text)["files"]
         if _text(files) != text:
             return [f"its {NAME} is damaged"]
-        found = storage.files(folder)
-        checked = (_problem(folder, name, found, *told) for name, told in files.items())
-        return [problem for problem in checked if problem]
+        return differences(folder, files)
     except (ValueError, TypeError, KeyError, AttributeError):
         return [f"its {NAME} is damaged"]
 
@@ -43,13 +60,12 @@ def _text(files: dict[str, list[Any]]) -> str:
 
 
 def _problem(folder: Path, name: str, found: dict[str, int], size: int, digest: str) -> str | None:
-    path = folder / name
     if name not in found:
-        return f"its file {path.name} is missing"
+        return f"its file {name} is missing"
     if found[name] != size:
-        return f"its file {path.name} has {found[name]} bytes instead of {size}"
-    if _digest(path) != digest:
-        return f"its file {path.name} has other content than was saved"
+        return f"its file {name} has {found[name]} bytes instead of {size}"
+    if digest and _digest(folder / name) != digest:
+        return f"its file {name} has other content than was saved"
     return None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilebert_jax.training import checksums
+from mobilebert_jax import checksums
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def test_a_torn_file_is_noticed(folder: Path, name: str) -> None:
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "opt_state/empty").unlink()
-    assert checksums.problems(folder) == ["its file empty is missing"]
+    assert checksums.problems(folder) == ["its file opt_state/empty is missing"]
 
 
 def test_a_longer_file_is_named_with_both_sizes(folder: Path) -> None:
     with (folder / "params/data").open("ab") as file:
         file.write(b"x")
-    assert checksums.problems(folder) == ["its file data has 5001 bytes instead of 5000"]
+    assert checksums.problems(folder) == ["its file params/data has 5001 bytes instead of 5000"]
 
 
 def test_a_folder_that_is_gone_cannot_get_checksums(tmp_path: Path) -> None:
