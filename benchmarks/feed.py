@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.data import records
+from mobilebert_jax.data import prepare
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.pretraining import Documents
@@ -114,8 +114,8 @@ def main() -> None:
     documents: Sequence[Documents] = [SyntheticDocuments(5_000, seed=0)]
     pieces = vocabulary()
     if args.records:
-        documents = records.open_documents(args.records, "train")
-        pieces = Vocabulary.of(records.load_tokenizer(args.records))
+        documents = prepare.open_documents(args.records, "train")
+        pieces = Vocabulary.of(prepare.load_tokenizer(args.records))
     rows = measure(documents, pieces, args.rounds, args.batches)
     print("length  whole words  examples/s per core  (slowest to fastest)", end="")
     print("  share of a core" if args.batch else "")

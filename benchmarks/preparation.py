@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.plain_tokenizer import PlainTokenizer
 from mobilebert_jax.config import schema
-from mobilebert_jax.data import corpus, records, shards, work_units, workers
+from mobilebert_jax.data import corpus, prepare, prepare_unit, work_units, workers
 
 PLAIN_BYTES = 2 << 20  # BERT's tokenizer takes two seconds for it
 PLAIN = "BERT's own"
@@ -45,7 +45,7 @@ def measure(data: schema.Data, vocab: Path, count: int, folder: Path) -> tuple[R
     with tempfile.TemporaryDirectory(dir=folder) as out:
         settings = schema.Tokenizer(path=str(vocab))
         start = time.perf_counter()
-        manifest = records.prepare(data, settings, Path(out), count, _silent, folder / "cache.json")
+        manifest = prepare.prepare(data, settings, Path(out), count, _silent, folder / "cache.json")
         seconds = time.perf_counter() - start
     splits = [split for source in manifest["sources"] for split in source["splits"].values()]
     megabytes = sum(s["bytes"] for s in splits) / 1e6
@@ -57,9 +57,8 @@ def sample(data: schema.Data, folder: Path) -> list[str]:
     planned = work_units.plan(
         corpus.parse_sources(data.source)[0], data.validation_fraction, folder, 0
     )
-    return [
-        line for unit in work_units.limited(planned, PLAIN_BYTES) for line in shards.sample(unit)
-    ]
+    units = work_units.limited(planned, PLAIN_BYTES)
+    return [line for unit in units for line in prepare_unit.sample(unit)]
 
 
 def measure_plain(lines: list[str], vocab: Path) -> Round:
@@ -79,7 +78,7 @@ def train_vocabulary(data: schema.Data, folder: Path, count: int) -> tuple[Path,
     def note(phase: str, done: int, total: int) -> None:
         phases.setdefault(phase, []).append(time.perf_counter())
 
-    records.prepare(data, schema.Tokenizer(), folder / "first", count, note, folder / "cache.json")
+    prepare.prepare(data, schema.Tokenizer(), folder / "first", count, note, folder / "cache.json")
     start, end = phases["training tokenizer"]
     return folder / "first" / "tokenizer" / "vocab.txt", end - start
 

@@ -29,13 +29,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobilebert_jax.config.digest import settle
 from mobilebert_jax.config.execution import Mesh
 from mobilebert_jax.config.schema import Config
+from mobilebert_jax.config.stage_settings import settle
 from mobilebert_jax.model import teacher_student
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import transfer
-from mobilebert_jax.objective.losses import Batch, Measured, Params
+from mobilebert_jax.objective.loss_terms import Batch, Measured, Params
 from mobilebert_jax.optimizer.trainable import EVERYTHING
 from mobilebert_jax.plan import devices, programs, topology
 from mobilebert_jax.plan.compiled import Compiled, compile_program

@@ -17,7 +17,7 @@ from mobilebert_jax.config.execution import Execution
 from mobilebert_jax.data.batches import Batches
 from mobilebert_jax.exit_codes import Preempted
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Batch, Objective, Params
+from mobilebert_jax.objective.loss_terms import Batch, Objective, Params
 from mobilebert_jax.optimizer.build import Optimizer
 from mobilebert_jax.optimizer.trainable import EVERYTHING, Part
 from mobilebert_jax.sharding import rules
@@ -29,7 +29,7 @@ from mobilebert_jax.training.checkpoint import Checkpoints
 from mobilebert_jax.training.compilation import Make, Programs, shapes
 from mobilebert_jax.training.goodput import Goodput
 from mobilebert_jax.training.health import SkippedSteps, StopRequest, Watchdog
-from mobilebert_jax.training.metrics import Meters
+from mobilebert_jax.training.metric_log import Meters
 from mobilebert_jax.training.profiler import Profiler, Window
 from mobilebert_jax.training.state import Layout, State
 from mobilebert_jax.training.step import Step, make_step

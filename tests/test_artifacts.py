@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mobilebert_jax import artifacts
-from mobilebert_jax.config.digest import EXAMPLE_SETTINGS, FOUND_BY_CONTENT, science
 from mobilebert_jax.config.schema import STAGES, Config, InputError, flatten
+from mobilebert_jax.config.stage_settings import EXAMPLE_SETTINGS, FOUND_BY_CONTENT, science
 from mobilebert_jax.pipeline.runner import inputs_of
 from tests.miniature import experiment
 

@@ -12,10 +12,11 @@ import pytest
 
 from mobilebert_jax import artifacts, checksums, storage
 from mobilebert_jax.config.schema import Data, InputError, Tokenizer
-from mobilebert_jax.data import corpus, record_cache, records
+from mobilebert_jax.data import corpus, record_cache
+from mobilebert_jax.data import prepare as prepare_lib
 from mobilebert_jax.training import checkpoint, goodput, lock
 from mobilebert_jax.training.health import SkippedSteps
-from mobilebert_jax.training.metrics import Meters, read_rows
+from mobilebert_jax.training.metric_log import Meters, read_rows
 from tests import fake_bucket, miniature
 
 
@@ -202,7 +203,7 @@ def test_text_in_a_bucket_reads_as_on_a_disk(bucket: fake_bucket.Bucket, tmp_pat
 
 
 def prepare(directory: str, source: str, phases: set[str]) -> dict[str, Any]:
-    return records.prepare(
+    return prepare_lib.prepare(
         Data(source=source, validation_fraction=0.2, max_seq_length=16),
         Tokenizer(vocab_size=120),
         storage.path(directory),
@@ -224,12 +225,13 @@ def test_records_are_copied_into_the_bucket_and_to_other_hosts(
     assert prepare(str(tmp_path / "records"), source, set()) == remote
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other host"))
     for split in ("train", "held_out"):
-        (here,) = records.open_documents(tmp_path / "records", split)
-        (there,) = records.open_documents(storage.path(f"{RUN}/records"), split)
+        (here,) = prepare_lib.open_documents(tmp_path / "records", split)
+        (there,) = prepare_lib.open_documents(storage.path(f"{RUN}/records"), split)
         assert len(here) == len(there)
         assert all((here[i][0] == there[i][0]).all() for i in range(len(here)))
     assert (
-        records.load_tokenizer(storage.path(f"{RUN}/records")).size == remote["tokenizer"]["size"]
+        prepare_lib.load_tokenizer(storage.path(f"{RUN}/records")).size
+        == remote["tokenizer"]["size"]
     )
 
 
@@ -249,7 +251,7 @@ def test_an_interrupted_copy_is_not_taken_for_a_whole_one(
         patch.setattr(storage, "upload", interrupted)
         prepare(f"{RUN}/records", source, set())
     with pytest.raises(InputError, match="no finished data"):
-        records.open_documents(folder, "train")
+        prepare_lib.open_documents(folder, "train")
     phases: set[str] = set()
     prepare(f"{RUN}/records", source, phases)
     assert phases == {"copying"}, "what was made is still on this machine"

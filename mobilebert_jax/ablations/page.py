@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mobilebert_jax import storage
 from mobilebert_jax.ablations import table
 from mobilebert_jax.report import plots
-from mobilebert_jax.training.metrics import json_safe
+from mobilebert_jax.training.metric_log import json_safe
 
 Outcome = Mapping[str, Any]
 

@@ -16,15 +16,15 @@ from mobilebert_jax.ablations import page, statistics, table
 from mobilebert_jax.ablations.claims import claims_of
 from mobilebert_jax.ablations.variants import Variant, ladder_of, orders_of, variants_of
 from mobilebert_jax.artifacts import Artifact
-from mobilebert_jax.config.digest import science, student_steps, transfer_steps
 from mobilebert_jax.config.schema import Config, InputError, flatten
-from mobilebert_jax.data import records
+from mobilebert_jax.config.stage_settings import science, student_steps, transfer_steps
+from mobilebert_jax.data import prepare
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.pipeline import runner
-from mobilebert_jax.pipeline.stages import Run, load_student, load_teacher, setting, timed
+from mobilebert_jax.pipeline.stage_bodies import Run, load_student, load_teacher, setting, timed
 from mobilebert_jax.training import evaluate
 from mobilebert_jax.training.checkpoint import Damaged
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from mobilebert_jax.training.profiler import Window
 
 MEASURED = "held_out"
@@ -172,8 +172,8 @@ def _scores(this: Run, stage: str) -> dict[str, Any]:
         network = shared.network(config.student)
         params = load_student(this, stage, shared)
     directory = this.made["prepare"].directory / "records"
-    tokenizer = records.load_tokenizer(directory)
-    held_out = records.open_documents(directory, "held_out")
+    tokenizer = prepare.load_tokenizer(directory)
+    held_out = prepare.open_documents(directory, "held_out")
     mesh = this.layout.mesh
     feed, batches = evaluate.held_out_feed(config, tokenizer, held_out, mesh)
     return {"scores": evaluate.with_attention_worth(network, feed, batches, mesh)(params)}

@@ -13,7 +13,7 @@ import numpy as np
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import FINETUNED, Artifact
 from mobilebert_jax.config.schema import FOLDER_FORMATS, Config, InputError
-from mobilebert_jax.data import records
+from mobilebert_jax.data import prepare
 from mobilebert_jax.finetune import finished_trial, registry
 from mobilebert_jax.finetune.features import Rows
 from mobilebert_jax.finetune.finished_trial import Finished
@@ -126,8 +126,8 @@ def inputs_of(rows: Rows, chosen: range, length: int, pad: int) -> Inputs:
 def _held_out(config: Config, prepared: Artifact) -> Inputs:
     """Returns examples of the documents that pretraining did not see."""
     directory = prepared.directory / "records"
-    tokenizer = records.load_tokenizer(directory)
-    feed, _ = held_out_feed(config, tokenizer, records.open_documents(directory, "held_out"), None)
+    tokenizer = prepare.load_tokenizer(directory)
+    feed, _ = held_out_feed(config, tokenizer, prepare.open_documents(directory, "held_out"), None)
     count = -(-config.finetune.calibration_rows // feed.batch_size)
     batches = [feed[step] for step in range(count)]
     arrays = (np.concatenate([batch[name] for batch in batches]) for name in INPUTS)

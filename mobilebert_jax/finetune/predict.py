@@ -14,7 +14,7 @@ from mobilebert_jax.finetune.batching import ScoringBatches
 from mobilebert_jax.finetune.features import FILLER, Rows
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.training.state import Layout

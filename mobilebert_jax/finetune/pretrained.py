@@ -20,7 +20,7 @@ from mobilebert_jax.interop.model import Model
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.objective.finetune import Kind
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 from mobilebert_jax.training import checkpoint
 from mobilebert_jax.training import state as state_lib
 from mobilebert_jax.training.state import Layout

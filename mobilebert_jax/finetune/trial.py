@@ -20,14 +20,14 @@ from mobilebert_jax.config.schema import Config
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.exit_codes import NonFinite
 from mobilebert_jax.finetune.batching import TrainingBatches
-from mobilebert_jax.finetune.calibration import calibrated
 from mobilebert_jax.finetune.predict import predictor
 from mobilebert_jax.finetune.pretrained import Pretrained
+from mobilebert_jax.finetune.quantization_ranges import calibrated
 from mobilebert_jax.finetune.selection import Point
 from mobilebert_jax.finetune.task import LoadedTask
 from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.objective import finetune
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules

@@ -17,7 +17,7 @@ from mobilebert_jax.inference.requests import Item
 from mobilebert_jax.interop.forward import task_head
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.mesh import make_mesh
 from mobilebert_jax.training.state import Layout

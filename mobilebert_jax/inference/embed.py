@@ -12,7 +12,7 @@ from mobilebert_jax.inference.batching import Scoring
 from mobilebert_jax.inference.requests import Item
 from mobilebert_jax.interop.model import Kind
 from mobilebert_jax.model import encoder
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 POOLS = ("mean", "first")

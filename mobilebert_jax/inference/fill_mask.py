@@ -15,7 +15,7 @@ from mobilebert_jax.inference.batching import Scoring
 from mobilebert_jax.inference.requests import Item
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.heads import MaskedLM, gather_positions
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 
 KINDS = ("masked_lm", "pretraining")
 

@@ -23,7 +23,7 @@ from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.data import tokenizer_base
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.interop import folders, names, shapes
+from mobilebert_jax.interop import folders, parameter_names, shapes
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
 from mobilebert_jax.model import sizes
@@ -52,7 +52,8 @@ def write(model: Model, folder: Path) -> None:
             },
         )
         flat = flax.traverse_util.flatten_dict(model.params, sep="/")
-        tensors = {t.path: np.asarray(flat[t.path]) for t in names.table(model.config, model.kind)}
+        table = parameter_names.table(model.config, model.kind)
+        tensors = {tensor.path: np.asarray(flat[tensor.path]) for tensor in table}
         safetensors_files.write(
             temporary / safetensors_files.SAFETENSORS, tensors, {"format": "np"}
         )

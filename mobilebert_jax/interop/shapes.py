@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.interop import names
+from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import Kind
 from mobilebert_jax.model import encoder
@@ -31,7 +31,7 @@ def ours(config: ModelConfig, kind: Kind, outputs: int) -> dict[str, Shape]:
         "task/dense/kernel": (config.hidden, outputs),
         "task/dense/bias": (outputs,),
     }
-    return {tensor.path: known[tensor.path] for tensor in names.table(config, kind)}
+    return {tensor.path: known[tensor.path] for tensor in parameter_names.table(config, kind)}
 
 
 @functools.cache  # building the network, even abstractly, takes a good part of a second
@@ -41,14 +41,16 @@ def _parameters(config: ModelConfig) -> dict[str, Shape]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-def theirs(config: ModelConfig, kind: Kind, outputs: int, naming: names.Naming) -> dict[str, Shape]:
+def theirs(
+    config: ModelConfig, kind: Kind, outputs: int, naming: parameter_names.Naming
+) -> dict[str, Shape]:
     """Returns the shape of every tensor by its name in the other naming, those of blocks apart."""
     known = ours(config, kind, outputs)
     found: dict[str, Shape] = {}
-    for tensor in names.table(config, kind):
+    for tensor in parameter_names.table(config, kind):
         shape = known[tensor.path][1:] if tensor.stacked else known[tensor.path]
         for layer in range(config.layers if tensor.stacked else 1):
-            name = getattr(tensor, naming).replace(names.LAYER, str(layer))
+            name = getattr(tensor, naming).replace(parameter_names.LAYER, str(layer))
             found[name] = shape[::-1] if naming in tensor.transposed else shape
     return found
 

@@ -14,7 +14,7 @@ from mobilebert_jax.model import encoder
 from mobilebert_jax.model.encoder import Predictions
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import pretrain, transfer
-from mobilebert_jax.objective.losses import (
+from mobilebert_jax.objective.loss_terms import (
     Batch,
     Measured,
     Objective,

@@ -8,7 +8,7 @@ Source: the authors' checkpoint initialisation, by variable name.
 
 import jax
 
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 
 COPIED = ("embeddings", "masked_lm", "next_sentence")
 NOT_COPIED = ("embeddings", "norm")

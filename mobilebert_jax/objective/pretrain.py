@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import (
+from mobilebert_jax.objective.loss_terms import (
     Batch,
     Measured,
     Objective,

@@ -18,7 +18,7 @@ from mobilebert_jax.model import encoder, teacher_student
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.model.layers import Network, normalize
 from mobilebert_jax.model.teacher_student import SideBySide
-from mobilebert_jax.objective.losses import Batch, Mean, Measured, Objective, Params, Term
+from mobilebert_jax.objective.loss_terms import Batch, Mean, Measured, Objective, Params, Term
 
 LOSSES = ("feature_map", "mean", "variance", "attention")
 

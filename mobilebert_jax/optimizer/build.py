@@ -23,7 +23,7 @@ from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.optimizer.gradient_norm import clip_by_gradient_norm, skip_spikes
 from mobilebert_jax.optimizer.layerwise import restart_where_frozen, scale_by_learning_rates
 from mobilebert_jax.optimizer.masks import decays
-from mobilebert_jax.optimizer.ranges import average_ranges
+from mobilebert_jax.optimizer.quantization_ranges import average_ranges
 from mobilebert_jax.optimizer.schedules import Multipliers
 from mobilebert_jax.optimizer.stacked import stacked
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mobilebert_jax.optimizer.ranges import without_ranges
+from mobilebert_jax.optimizer.quantization_ranges import without_ranges
 from mobilebert_jax.optimizer.trainable import Part
 
 Tree = Any

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.config.digest import phase_steps
+from mobilebert_jax.config.stage_settings import phase_steps
 
 PROGRESSIVE_PEAK = 3.0
 """The progressive schedule trains its active layer at three times the base rate."""

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 import jax
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.config.digest import phase_steps, settle, student_steps, transfer_steps
 from mobilebert_jax.config.schema import Config, ModelConfig
+from mobilebert_jax.config.stage_settings import phase_steps, settle, student_steps, transfer_steps
 from mobilebert_jax.data.feed import Feed
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.model.attention import separable
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, pretrain, transfer
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import Optimizer, build
 from mobilebert_jax.optimizer.trainable import Part

@@ -10,7 +10,7 @@ from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.training import evaluate, introspection
 

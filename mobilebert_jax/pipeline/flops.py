@@ -6,8 +6,8 @@ plans are computed from them. As in the paper matmuls of the encoder count, the 
 not.
 """
 
-from mobilebert_jax.config.digest import student_steps, transfer_steps
 from mobilebert_jax.config.schema import Config
+from mobilebert_jax.config.stage_settings import student_steps, transfer_steps
 from mobilebert_jax.model import sizes
 
 TRAINING_STAGES = ("teacher", "transfer", "distill", "control", "baseline")

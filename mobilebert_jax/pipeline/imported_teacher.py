@@ -12,8 +12,8 @@ from typing import Any
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import Artifact
-from mobilebert_jax.config.digest import science
 from mobilebert_jax.config.schema import Config, InputError
+from mobilebert_jax.config.stage_settings import science
 from mobilebert_jax.finetune import pretrained
 from mobilebert_jax.interop import reading
 from mobilebert_jax.model.layers import Network

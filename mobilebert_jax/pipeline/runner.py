@@ -13,10 +13,10 @@ import rich.console
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import Artifact
-from mobilebert_jax.config.digest import science
 from mobilebert_jax.config.schema import STAGES, Config, InputError
+from mobilebert_jax.config.stage_settings import science
 from mobilebert_jax.config.validation import batch_sizes
-from mobilebert_jax.data import corpus, records
+from mobilebert_jax.data import corpus, prepare
 from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.export import formats
@@ -24,7 +24,7 @@ from mobilebert_jax.finetune import pretrained, registry
 from mobilebert_jax.finetune import stage as finetuning
 from mobilebert_jax.inference import load
 from mobilebert_jax.pipeline import imported_teacher
-from mobilebert_jax.pipeline.stages import BODIES, Run, check_model_vocabularies, timed
+from mobilebert_jax.pipeline.stage_bodies import BODIES, Run, check_model_vocabularies, timed
 from mobilebert_jax.report import results
 from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
 from mobilebert_jax.sharding.mesh import check_batch, make_mesh
@@ -224,7 +224,7 @@ def check_vocabulary(config: Config) -> None:
     check_model_vocabularies(config, loaded.size)
     if (
         config.data.prepared
-        and records.load_tokenizer(Path(config.data.prepared) / "records").digest != loaded.digest
+        and prepare.load_tokenizer(Path(config.data.prepared) / "records").digest != loaded.digest
     ):
         raise InputError(
             f"tokenizer.path={config.tokenizer.path!r} is not the tokenizer that made the records "

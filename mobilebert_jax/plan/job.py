@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mobilebert_jax.config.digest import settle
 from mobilebert_jax.config.schema import Config, InputError
+from mobilebert_jax.config.stage_settings import settle
 from mobilebert_jax.model import sizes
 from mobilebert_jax.pipeline import flops
 from mobilebert_jax.plan.analytic import Cut

@@ -24,7 +24,7 @@ from mobilebert_jax import storage
 from mobilebert_jax.number_format import compact, duration
 from mobilebert_jax.report import export_summary, plots, summary, task_page
 from mobilebert_jax.report.summary import Results
-from mobilebert_jax.training.metrics import floats_of, json_safe
+from mobilebert_jax.training.metric_log import floats_of, json_safe
 
 Rows = Sequence[Mapping[str, Any]]
 Curves = Mapping[str, Rows]

@@ -12,7 +12,7 @@ from mobilebert_jax.artifacts import EXPORTED, FINETUNED, Artifact
 from mobilebert_jax.config.schema import Config, flatten
 from mobilebert_jax.report.page import write_report
 from mobilebert_jax.report.summary import print_summary
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 
 
 def circumstances(config: Config, made: Mapping[str, Artifact]) -> dict[str, Any]:

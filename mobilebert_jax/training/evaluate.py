@@ -17,7 +17,7 @@ from mobilebert_jax.data.pretraining import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import pretrain
-from mobilebert_jax.objective.losses import Batch, Mean, Params
+from mobilebert_jax.objective.loss_terms import Batch, Mean, Params
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.global_batch import to_devices
 

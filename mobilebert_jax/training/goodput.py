@@ -14,7 +14,7 @@ from typing import Any
 
 from mobilebert_jax import storage
 from mobilebert_jax.distributed import processes
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 
 KINDS = ("restore", "compile", "input", "save", "evaluation")
 """What is not training; the rest of the time is `step`."""

@@ -13,7 +13,7 @@ from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 from mobilebert_jax.training.state import whole
 
 

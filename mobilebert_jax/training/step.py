@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mobilebert_jax.model.dropout import examples_of_batch
-from mobilebert_jax.objective.losses import Batch, Mean, Objective, Params
+from mobilebert_jax.objective.loss_terms import Batch, Mean, Objective, Params
 from mobilebert_jax.optimizer.build import Optimizer
 from mobilebert_jax.optimizer.gradient_norm import SpikeState, gradient_norm
 from mobilebert_jax.optimizer.trainable import EVERYTHING, Part

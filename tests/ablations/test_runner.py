@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobilebert_jax.ablations import page, runner
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from tests import miniature
 from tests.report.test_page import Browser, Page, browser_program, complaints, requested
 

@@ -9,8 +9,8 @@ import pytest
 
 from mobilebert_jax.ablations.variants import check, ladder_of, orders_of, variants_of
 from mobilebert_jax.config.config_dict import from_config_dict
-from mobilebert_jax.config.digest import student_steps
 from mobilebert_jax.config.schema import Ablations, Config, InputError, flatten
+from mobilebert_jax.config.stage_settings import student_steps
 from mobilebert_jax.pipeline import curriculum
 from tests import tiny
 from tests.pipeline.test_curriculum import setting

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from tests import fake_bucket, miniature
 
 pytestmark = [pytest.mark.slow, pytest.mark.bucket]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from tests import miniature
 
 pytestmark = pytest.mark.distributed

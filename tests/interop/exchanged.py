@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mobilebert_jax.data.wordpiece import WordPiece
-from mobilebert_jax.interop import names, shapes
+from mobilebert_jax.interop import parameter_names, shapes
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
@@ -80,5 +80,6 @@ def make(config: ModelConfig, kind: Kind, labels: tuple[str, ...] | None = None)
             node = node.setdefault(folder, {})
         spread = 0.5 * shape[-2] ** -0.5 if leaf == "kernel" else 0.3
         node[leaf] = generator.normal(leaf == "scale", spread, shape).astype(np.float32)
-    assert {tensor.path.split("/")[0] for tensor in names.table(config, kind)} == set(params)
+    table = parameter_names.table(config, kind)
+    assert {tensor.path.split("/")[0] for tensor in table} == set(params)
     return Model(config, kind, params, labels, wordpiece())

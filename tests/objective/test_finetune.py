@@ -10,7 +10,7 @@ import pytest
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network, TaskHead
 from mobilebert_jax.objective import finetune
-from mobilebert_jax.objective.losses import Batch
+from mobilebert_jax.objective.loss_terms import Batch
 from tests import tiny
 
 CLASSES = 3

@@ -14,7 +14,7 @@ import pytest
 from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder
 from mobilebert_jax.objective import distill, initialize, pretrain
-from mobilebert_jax.objective.losses import Mean, Measured, Term, add, weighted
+from mobilebert_jax.objective.loss_terms import Mean, Measured, Term, add, weighted
 from tests import tiny
 
 BATCH = tiny.batch()

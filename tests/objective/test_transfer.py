@@ -18,7 +18,7 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.block import Captured
 from mobilebert_jax.objective import distill, transfer
-from mobilebert_jax.objective.losses import Measured, Objective
+from mobilebert_jax.objective.loss_terms import Measured, Objective
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.optimizer.gradient_norm import gradient_norm

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.config.digest import phase_steps
+from mobilebert_jax.config.stage_settings import phase_steps
 from mobilebert_jax.optimizer import schedules
 
 PUBLISHED_STEPS, PUBLISHED_LAYERS = 240_000, 24

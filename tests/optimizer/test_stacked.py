@@ -10,7 +10,7 @@ import pytest
 
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.objective.losses import Mean, Measured, Term
+from mobilebert_jax.objective.loss_terms import Mean, Measured, Term
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build, named_rule
 from mobilebert_jax.optimizer.layerwise import restart_where_frozen, scale_by_learning_rates

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.objective.losses import Mean, Measured, Term
+from mobilebert_jax.objective.loss_terms import Mean, Measured, Term
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.optimizer.trainable import EVERYTHING, Part

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mobilebert_jax.interop import names
+from mobilebert_jax.interop import parameter_names
 from tests.parity import cases
 
 pytestmark = pytest.mark.parity
@@ -18,7 +18,7 @@ def test_outputs_loss_and_every_gradient_equal_pytorch(name: str) -> None:
     ours = cases.our_results(config, params, batch)
     theirs = torch_reference.their_results(config, params, batch)
     found = cases.differences(ours, theirs)
-    assert len(found) == 2 * config.layers + 4 + len(names.table(config, "pretraining"))
+    assert len(found) == 2 * config.layers + 4 + len(parameter_names.table(config, "pretraining"))
     wrong = {key: value for key, value in found.items() if not value < cases.TOLERANCE}
     assert not wrong, f"largest {max(found.values()):.1e}: {wrong}"
 

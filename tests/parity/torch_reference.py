@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import transformers
 
-from mobilebert_jax.interop import names
+from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.model.sizes import ModelConfig
 from tests.parity.cases import Results
 
@@ -75,8 +75,8 @@ def _repair(model: torch.nn.Module, config: ModelConfig) -> None:
 
 def state_dict(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns every tensor of the PyTorch network, tied ones too, from our parameters."""
-    state = names.to_tensors(config, "pretraining", "huggingface", params)
-    tied = names.tied(config, "pretraining")
+    state = parameter_names.to_tensors(config, "pretraining", "huggingface", params)
+    tied = parameter_names.tied(config, "pretraining")
     return state | {name: state[source] for name, source in tied.items()}
 
 
@@ -121,5 +121,5 @@ def their_results(
         ),
         next_sentence=output.seq_relationship_logits.detach().numpy(),
         loss=output.loss.detach().numpy(),
-        gradients=names.to_params(config, "pretraining", "huggingface", gradients),
+        gradients=parameter_names.to_params(config, "pretraining", "huggingface", gradients),
     )

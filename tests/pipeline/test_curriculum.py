@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilebert_jax.config import digest, schema
+from mobilebert_jax.config import schema, stage_settings
 from mobilebert_jax.config.execution import Mesh
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, initialize, transfer
-from mobilebert_jax.objective.losses import Measured, Term, weighted
+from mobilebert_jax.objective.loss_terms import Measured, Term, weighted
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.pipeline import curriculum
 from mobilebert_jax.pipeline.curriculum import Setting
@@ -192,7 +192,7 @@ def test_phases_tile_the_steps_and_follow_the_schedule(
         student=dataclasses.replace(tiny.STUDENT.config, layers=layers),
     )
     training = curriculum.transfer_training(setting(settings), {})
-    assert training.steps == digest.transfer_steps(settings) == layers * length
+    assert training.steps == stage_settings.transfer_steps(settings) == layers * length
     found = {
         step: phase.metrics["layer"]
         for phase in training.phases
@@ -390,7 +390,7 @@ def test_the_control_differs_from_the_student_in_layer_wise_transfer_alone(
     control = curriculum.control_training(chosen, teacher)
     student = curriculum.distill_training(chosen, teacher, None)
     assert control.name == "control"
-    assert control.steps == digest.student_steps(chosen.config)
+    assert control.steps == stage_settings.student_steps(chosen.config)
     tiny.assert_close(control.initial(), student.initial(), 0.0)
     first = student if strategy == "auxiliary" else curriculum.transfer_training(chosen, teacher)
     for step in (0, control.steps - 1):

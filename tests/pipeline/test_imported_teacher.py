@@ -11,7 +11,7 @@ import pytest
 
 import mobilebert_jax
 from mobilebert_jax.config.schema import Config, InputError
-from mobilebert_jax.data import records
+from mobilebert_jax.data import prepare
 from mobilebert_jax.data.wordpiece import WordPiece
 from mobilebert_jax.interop import own_format
 from mobilebert_jax.interop.huggingface import model as huggingface
@@ -58,7 +58,7 @@ def found_in(folder: Path, stage: str) -> Path:
 
 def network(prepared: Path, model: ModelConfig, kind: Kind = "pretraining") -> Model:
     """Returns a network with the vocabulary of the prepared text."""
-    tokenizer = records.load_tokenizer(found_in(prepared, "prepare") / "records")
+    tokenizer = prepare.load_tokenizer(found_in(prepared, "prepare") / "records")
     made = exchanged.make(dataclasses.replace(model, vocab_size=tokenizer.size), kind)
     return made._replace(tokenizer=tokenizer)
 

@@ -16,7 +16,7 @@ import pytest
 
 from mobilebert_jax.pipeline import runner
 from mobilebert_jax.training import checkpoint as checkpoint_lib
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from tests import miniature
 
 pytestmark = pytest.mark.usefixtures("quick")

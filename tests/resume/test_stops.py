@@ -19,12 +19,12 @@ from mobilebert_jax import main as main_module
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.exit_codes import NonFinite, Preempted
 from mobilebert_jax.objective import pretrain
-from mobilebert_jax.objective.losses import Measured
+from mobilebert_jax.objective.loss_terms import Measured
 from mobilebert_jax.optimizer.build import AdamState
 from mobilebert_jax.pipeline import curriculum, runner
 from mobilebert_jax.training.checkpoint import Checkpoints, load_params
 from mobilebert_jax.training.health import SkippedSteps, StopRequest
-from mobilebert_jax.training.metrics import Meters, read_rows
+from mobilebert_jax.training.metric_log import Meters, read_rows
 from mobilebert_jax.training.state import Layout, State
 from tests import miniature
 
@@ -171,7 +171,7 @@ def poison(bad_row_sums: set[int], patch: pytest.MonkeyPatch) -> None:
 
 def sums_of_batches(folder: Path, count: int) -> list[int]:
     """The sum of all token ids in each of the teacher's first batches."""
-    from mobilebert_jax.data import records
+    from mobilebert_jax.data import prepare
     from mobilebert_jax.data.masking import Vocabulary
     from mobilebert_jax.sharding.mesh import make_mesh
 
@@ -180,8 +180,8 @@ def sums_of_batches(folder: Path, count: int) -> list[int]:
     setting = curriculum.Setting(
         config,
         Layout(make_mesh(config.execution.mesh, jax.devices()[:1])),
-        records.open_documents(prepared, "train"),
-        Vocabulary.of(records.load_tokenizer(prepared)),
+        prepare.open_documents(prepared, "train"),
+        Vocabulary.of(prepare.load_tokenizer(prepared)),
     )
     feed = setting.feed(config.teacher.batch_size, curriculum.TEACHER_STREAM)
     return [int(feed[step]["input_ids"].sum()) for step in range(count)]

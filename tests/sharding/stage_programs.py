@@ -10,7 +10,7 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.config.execution import Mesh
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.objective import distill, pretrain, transfer
-from mobilebert_jax.objective.losses import Objective
+from mobilebert_jax.objective.loss_terms import Objective
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules

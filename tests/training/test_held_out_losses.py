@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from mobilebert_jax.pipeline import runner
-from mobilebert_jax.training.metrics import read_rows
+from mobilebert_jax.training.metric_log import read_rows
 from tests import miniature
 
 

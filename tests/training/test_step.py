@@ -11,7 +11,7 @@ import pytest
 
 from mobilebert_jax.config import schema
 from mobilebert_jax.objective import distill, pretrain, transfer
-from mobilebert_jax.objective.losses import Mean, Measured, Objective, Term
+from mobilebert_jax.objective.loss_terms import Mean, Measured, Objective, Term
 from mobilebert_jax.optimizer import schedules
 from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.training.state import State

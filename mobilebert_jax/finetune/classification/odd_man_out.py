@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import corpus, sentences, shards
+from mobilebert_jax.data import corpus, prepare_unit, sentences
 from mobilebert_jax.data.corpus import Document, Shard
 from mobilebert_jax.data.work_units import SHARD_BYTES
 from mobilebert_jax.data.workers import Workers, available_cores, started
@@ -52,7 +52,7 @@ def read(source: str, held_out: float, workers: int) -> TaskData[Example]:
     others = _by_frequency(counts)
     examples: dict[bool, list[Example]] = {False: [], True: []}
     for document, lines in sorted(by_document, key=lambda pair: pair[0].origin):
-        rows = examples[shards.is_held_out(document.lines, held_out * DEV_SHARE)]
+        rows = examples[prepare_unit.is_held_out(document.lines, held_out * DEV_SHARE)]
         for number, sentence in enumerate(lines):
             text, label = _judged(sentence, counts, others)
             if text:
@@ -85,7 +85,7 @@ def _collect(
 
 
 def _held_out(shard: Shard, share: float) -> list[Document]:
-    return [d for d in corpus.read(shard) if shards.is_held_out(d.lines, share)]
+    return [d for d in corpus.read(shard) if prepare_unit.is_held_out(d.lines, share)]
 
 
 def _sentences(document: Document) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 
 
 class Scale(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.interop import names
+from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.interop.model import Kind
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import LAYER_NORM_EPSILON
@@ -118,7 +118,7 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     found = sizes.problems(config)
     if config.vocab_size < 1:
         found.append(f"vocab_size={config.vocab_size} must be at least 1")
-    if model_type == "mobilebert" and names.huggingface_body(config) == "bert":
+    if model_type == "mobilebert" and parameter_names.huggingface_body(config) == "bert":
         found.append(
             "a MobileBERT with nothing of MobileBERT (use_bottleneck and trigram_input are false, "
             "normalization_type is layer_norm, num_feedforward_networks is 1) is a BERT; save its "
@@ -137,7 +137,7 @@ def make(
 
     `pad` is the id of padding. Read by `transformers` 4 and 5.
     """
-    model_type = names.huggingface_body(config)
+    model_type = parameter_names.huggingface_body(config)
     content: dict[str, Any] = {
         "architectures": [f"{CLASSES[model_type]}{HEADS[kind]}"],
         "model_type": model_type,

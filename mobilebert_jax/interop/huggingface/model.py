@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.interop import folders, names, own_format, shapes
+from mobilebert_jax.interop import folders, own_format, parameter_names, shapes
 from mobilebert_jax.interop.huggingface import config as huggingface_config
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.huggingface import tokenizer as huggingface_tokenizer
@@ -48,7 +48,7 @@ def problems(config: ModelConfig, kind: Kind | None = None) -> list[str]:
             f"paper's tables): queries and keys of Hugging Face's MobileBERT have "
             f"{config.bottleneck} inputs, and these {config.hidden}, so it cannot compute this"
         )
-    if names.huggingface_body(config) == "bert" and kind in POOLED and not config.pooler:
+    if parameter_names.huggingface_body(config) == "bert" and kind in POOLED and not config.pooler:
         found.append(
             f"pooler=False with the kind {kind!r}: Hugging Face's BERT always passes the first "
             "position through dense and tanh"
@@ -75,7 +75,7 @@ def notes(model: Model) -> list[str]:
             "network never saw: results of padded rows differ a little, those of rows without "
             "padding are equal."
         )
-    if config.norm == "layer_norm" and names.huggingface_body(config) == "mobilebert":
+    if config.norm == "layer_norm" and parameter_names.huggingface_body(config) == "mobilebert":
         found.append(
             "transformers adds 1e-5 instead of 1e-12 to the variance in the norm after the "
             "embeddings and in that of each block's last feed-forward network: results differ by "
@@ -134,7 +134,7 @@ def read(folder: Path) -> Model:
         raise InputError(f"{folder / CONFIG}: {'; '.join(problems_found)}")
     stored, where = safetensors_files.read_folder(folder)
     kind = settings.kind or _kind(stored, where)
-    body = names.huggingface_body(settings.config)
+    body = parameter_names.huggingface_body(settings.config)
     tensors = _renamed(stored, f"{settings.model_type}.", "" if kind == "bare" else f"{body}.")
     config, kind = _parts(settings.config, kind, set(tensors), body)
     outputs = {"question_answering": 2, "multiple_choice": 1}.get(kind, settings.outputs)
@@ -150,7 +150,7 @@ def read(folder: Path) -> Model:
 
 
 def _class_name(config: ModelConfig, kind: Kind) -> str:
-    return f"{CLASSES[names.huggingface_body(config)]}{HEADS[kind]}"
+    return f"{CLASSES[parameter_names.huggingface_body(config)]}{HEADS[kind]}"
 
 
 def _sees_padding(config: ModelConfig) -> bool:
@@ -183,7 +183,7 @@ def _stored_form(config: ModelConfig, kind: Kind) -> ModelConfig:
 
 def _unread(config: ModelConfig, kind: Kind) -> dict[str, tuple[int, ...]]:
     """Returns tensors that Hugging Face's MobileBERT has but does not read in these settings."""
-    if names.huggingface_body(config) == "bert":
+    if parameter_names.huggingface_body(config) == "bert":
         return {}
     prefix = "" if kind == "bare" else "mobilebert."
     found: dict[str, tuple[int, ...]] = {}
@@ -197,7 +197,7 @@ def _unread(config: ModelConfig, kind: Kind) -> dict[str, tuple[int, ...]]:
 
 def _tensors(model: Model) -> dict[str, np.ndarray]:
     config, kind = _stored_form(model.config, model.kind), model.kind
-    tensors = names.to_tensors(config, kind, "huggingface", model.params)
+    tensors = parameter_names.to_tensors(config, kind, "huggingface", model.params)
     for name, shape in _unread(config, kind).items():
         tensors[name] = np.zeros(shape, np.float32)
     if _sees_padding(config) and _silences_padding(model):
@@ -269,7 +269,7 @@ def _params(
     where: Path,
 ) -> dict[str, Any]:
     expected = shapes.theirs(config, kind, outputs, "huggingface")
-    tied = names.tied(config, kind)
+    tied = parameter_names.tied(config, kind)
     ignored = {*tied, *_unread(config, kind)}
     for name in tensors:
         if not (name in expected or name in ignored or _is_left_over(name, config, kind)):
@@ -285,4 +285,4 @@ def _params(
                 "tensor are supported"
             )
     fitting = shapes.fit(known, expected, where)
-    return names.to_params(config, kind, "huggingface", fitting)
+    return parameter_names.to_params(config, kind, "huggingface", fitting)

@@ -17,7 +17,7 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.interop import names, shapes
+from mobilebert_jax.interop import parameter_names, shapes
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
 from mobilebert_jax.interop.shapes import Shape
@@ -115,7 +115,7 @@ def read(path: Path, scope: str = "", settings: Path | None = None) -> tuple[Mod
         else f"{VOCABULARY}: {tokenizer.size:,} pieces, {_case(tokenizer)}",
     )
     labels = ("start", "end") if kind == "question_answering" else ()
-    params = names.to_params(config, kind, "tensorflow", tensors)
+    params = parameter_names.to_params(config, kind, "tensorflow", tensors)
     return Model(config, kind, params, labels, tokenizer), report
 
 

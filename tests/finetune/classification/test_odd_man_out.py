@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import corpus, shards
+from mobilebert_jax.data import corpus, prepare_unit
 from mobilebert_jax.data.corpus import Document
 from mobilebert_jax.finetune.classification import odd_man_out
 from mobilebert_jax.finetune.examples import Example, TaskData
@@ -82,7 +82,7 @@ def test_train_and_dev_are_of_different_documents_all_held_out(
     data = read(monkeypatch, DOCUMENTS)
     train, dev = ({e.where for e in part} for part in (data.train, data.dev["dev"]))
     assert train and dev and not train & dev
-    held_out = {d.origin for d in DOCUMENTS if shards.is_held_out(d.lines, SHARE)}
+    held_out = {d.origin for d in DOCUMENTS if prepare_unit.is_held_out(d.lines, SHARE)}
     assert train | dev == held_out
     assert len({e.id for e in rows(data)}) == len(rows(data))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop import names, shapes
+from mobilebert_jax.interop import parameter_names, shapes
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.interop.tensorflow import bert_config
 from mobilebert_jax.interop.tensorflow import model as tensorflow_checkpoint
@@ -69,7 +69,7 @@ def released(kind: Kind) -> Model:
 
 
 def tensors_of(model: Model) -> dict[str, np.ndarray]:
-    return names.to_tensors(model.config, model.kind, "tensorflow", model.params)
+    return parameter_names.to_tensors(model.config, model.kind, "tensorflow", model.params)
 
 
 def save(

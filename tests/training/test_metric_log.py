@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from mobilebert_jax.training import metrics as metrics_lib
-from mobilebert_jax.training.metrics import Meters, floats_of, json_safe, read_rows
+from mobilebert_jax.training import metric_log as metrics_lib
+from mobilebert_jax.training.metric_log import Meters, floats_of, json_safe, read_rows
 from tests import miniature
 
 

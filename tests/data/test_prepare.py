@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import atomic, corpus, records, sentences, shards, work_units
+from mobilebert_jax.data import atomic, corpus, prepare_unit, sentences, work_units
+from mobilebert_jax.data import prepare as prepare_lib
 
 WORDS = ("tea", "rain", "stone", "river", "cloud", "music", "paper", "light", "morning", "garden")
 SETTINGS = schema.Tokenizer(vocab_size=90)
@@ -28,7 +29,7 @@ PREPARE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from mobilebert_jax.config import schema
-from mobilebert_jax.data import atomic, dataset, records, work_units
+from mobilebert_jax.data import atomic, dataset, prepare, work_units
 
 work_units.SHARD_BYTES = 4000
 moment, count = sys.argv[3].split(":")
@@ -51,7 +52,7 @@ dataset.shard_path = dying("shard_path", dataset.shard_path)
 dataset.write_metadata = dying("metadata", dataset.write_metadata)
 
 if __name__ == "__main__":
-    records.prepare(
+    prepare.prepare(
         schema.Data(source=sys.argv[1], validation_fraction=0.2), schema.Tokenizer(vocab_size=90),
         Path(sys.argv[2]), int(sys.argv[4]), lambda phase, done, total: die_at(phase),
         Path(sys.argv[2] + ".cache"),
@@ -72,7 +73,7 @@ def write_corpus(path: Path, documents: int = 120, seed: int = 0) -> str:
 
 
 def prepare(source: str, directory: Path, workers: int = 1, progress=None, **data) -> dict:
-    return records.prepare(
+    return prepare_lib.prepare(
         schema.Data(source=source, **{"validation_fraction": 0.2, **data}),
         SETTINGS,
         directory,
@@ -91,10 +92,10 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def texts_of(directory: Path, split: str) -> list[str]:
-    made = records.load_tokenizer(directory)
+    made = prepare_lib.load_tokenizer(directory)
     return [
         made.decode(documents[i][0].tolist())
-        for documents in records.open_documents(directory, split)
+        for documents in prepare_lib.open_documents(directory, split)
         for i in range(len(documents))
     ]
 
@@ -117,7 +118,7 @@ def unbroken(tmp_path_factory) -> tuple[str, Path]:
 
 def test_records_hold_every_sentence_of_every_document(unbroken):
     source, out = unbroken
-    made = records.load_tokenizer(out)
+    made = prepare_lib.load_tokenizer(out)
     expected, lengths = [], []
     for shard in corpus.plan_shards(corpus.parse_sources(source)[0], 1 << 20):
         for document in corpus.read(shard):
@@ -127,7 +128,7 @@ def test_records_hold_every_sentence_of_every_document(unbroken):
     found = [
         documents[i]
         for split in ("train", "held_out")
-        for documents in records.open_documents(out, split)
+        for documents in prepare_lib.open_documents(out, split)
         for i in range(len(documents))
     ]
     pairs = sorted(zip(expected, lengths, strict=True))
@@ -140,10 +141,10 @@ def test_the_manifest_counts_what_is_there(unbroken):
     manifest = json.loads((out / "manifest.json").read_text())
     (described,) = manifest["sources"]
     assert described["label"] == source
-    assert manifest["tokenizer"]["digest"] == records.load_tokenizer(out).digest
+    assert manifest["tokenizer"]["digest"] == prepare_lib.load_tokenizer(out).digest
     assert sum(described["splits"][s]["documents"] for s in ("train", "held_out")) == 120
     for split in ("train", "held_out"):
-        (documents,) = records.open_documents(out, split)
+        (documents,) = prepare_lib.open_documents(out, split)
         counts = described["splits"][split]
         assert counts["records"] == len(documents)
         assert counts["tokens"] == documents.token_counts.sum()
@@ -155,7 +156,7 @@ def test_the_manifest_counts_what_is_there(unbroken):
 def test_any_tfds_user_can_read_a_source(unbroken):
     _, out = unbroken
     for split in ("train", "held_out"):
-        (documents,) = records.open_documents(out, split)
+        (documents,) = prepare_lib.open_documents(out, split)
         theirs = tfds.builder_from_directory(str(out / "source_00")).as_data_source(split)
         assert len(theirs) == len(documents)
         for i in range(len(documents)):
@@ -165,7 +166,7 @@ def test_any_tfds_user_can_read_a_source(unbroken):
 
 
 def test_documents_can_be_pickled(unbroken):
-    (documents,) = records.open_documents(unbroken[1], "train")
+    (documents,) = prepare_lib.open_documents(unbroken[1], "train")
     documents[0]
     copy = pickle.loads(pickle.dumps(documents))
     np.testing.assert_array_equal(copy[3][0], documents[3][0])
@@ -188,9 +189,9 @@ def test_a_killed_preparation_continues_to_the_same_bytes(unbroken, small_units,
     command = [sys.executable, "-c", PREPARE_AND_DIE, source, str(tmp_path / "out"), moment, "1"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     with pytest.raises(InputError, match=r"no manifest\.json"):
-        records.open_documents(tmp_path / "out", "train")
+        prepare_lib.open_documents(tmp_path / "out", "train")
     with pytest.raises(InputError, match=r"no manifest\.json"):
-        records.load_tokenizer(tmp_path / "out")
+        prepare_lib.load_tokenizer(tmp_path / "out")
     before = len(list(tmp_path.glob("out/source_00/partial/0*.json")))
     phases: list[tuple[str, int]] = []
     prepare(source, tmp_path / "out", progress=lambda p, done, total: phases.append((p, done)))
@@ -206,7 +207,7 @@ def test_workers_end_with_a_killed_parent(unbroken, small_units, tmp_path):
     script = tmp_path / "prepare.py"
     script.write_text(PREPARE_AND_DIE)
     command = [sys.executable, str(script), source, str(tmp_path / "out"), "tokenizing:3", "2"]
-    root = str(Path(records.__file__).parents[2])
+    root = str(Path(prepare_lib.__file__).parents[2])
     run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, start_new_session=True)
     assert run.wait() == -signal.SIGKILL
     deadline = time.monotonic() + 30
@@ -250,7 +251,7 @@ def test_a_source_that_is_dropped_leaves_nothing_behind(tmp_path):
     one = write_corpus(tmp_path / "one.txt")
     two = write_corpus(tmp_path / "two.txt", seed=2)
     prepare(f"0.25 {one} + 0.75 {two}", tmp_path / "out")
-    opened = records.open_documents(tmp_path / "out", "train")
+    opened = prepare_lib.open_documents(tmp_path / "out", "train")
     assert [documents.weight for documents in opened] == [0.25, 0.75]
     prepare(one, tmp_path / "out")
     assert not (tmp_path / "out/source_01").exists()
@@ -270,20 +271,20 @@ def test_the_split_depends_on_the_text_of_a_document_alone(tmp_path):
 
 
 def test_the_share_of_held_out_documents_is_as_asked():
-    drawn = [shards.is_held_out((f"document {i}",), 0.3) for i in range(3000)]
+    drawn = [prepare_unit.is_held_out((f"document {i}",), 0.3) for i in range(3000)]
     assert 0.27 < np.mean(drawn) < 0.33
 
 
 def test_the_tokenizer_never_sees_held_out_text(tmp_path, small_units, monkeypatch):
     source = write_corpus(tmp_path / "text.txt")
     seen: list[str] = []
-    train = records.tokenizers.train
+    train = prepare_lib.tokenizers.train
 
     def spy(lines, settings, directory):
         seen.extend(lines)
         return train(seen, settings, directory)
 
-    monkeypatch.setattr(records.tokenizers, "train", spy)
+    monkeypatch.setattr(prepare_lib.tokenizers, "train", spy)
     prepare(source, tmp_path / "out")
     trained_on = {line.lower().rstrip(".") for line in seen}
     texts = texts_of(tmp_path / "out", "held_out")
@@ -303,10 +304,10 @@ def test_long_sentences_and_documents_are_cut_and_lose_nothing(tmp_path):
     found = [
         documents[i]
         for split in ("train", "held_out")
-        for documents in records.open_documents(tmp_path / "out", split)
+        for documents in prepare_lib.open_documents(tmp_path / "out", split)
         for i in range(len(documents))
     ]
-    made = records.load_tokenizer(tmp_path / "out")
+    made = prepare_lib.load_tokenizer(tmp_path / "out")
     (tea,) = made.encode(["tea"])
     assert len(tea) == 1
     (cut,) = [n.tolist() for t, n in found if (t == tea[0]).all() and len(t) > 100]
@@ -361,7 +362,7 @@ def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
     data = schema.Data(source=source, validation_fraction=0.2)
     settings = schema.Tokenizer(path=str(vocab))
     phases = set()
-    records.prepare(
+    prepare_lib.prepare(
         data, settings, tmp_path / "out", 1, lambda *r: phases.add(r[0]), tmp_path / "c"
     )
     assert phases == {"tokenizing"}
@@ -376,7 +377,7 @@ def test_an_empty_split_is_refused(tmp_path, held_out, message, unbroken):
     settings = schema.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
     data = schema.Data(source=unbroken[0], validation_fraction=held_out)
     with pytest.raises(InputError, match=message):
-        records.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
+        prepare_lib.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
     assert not (tmp_path / "out/manifest.json").exists()
 
 
@@ -411,15 +412,15 @@ def test_a_full_disk_is_reported_and_the_rest_is_kept(unbroken, small_units, tmp
 def test_the_record_writer_reports_a_full_disk():
     if not Path("/dev/full").exists():
         pytest.fail("this test needs /dev/full, which every Linux has")
-    with pytest.raises(OSError) as caught, shards._disk_errors(Path("/dev/full")):
-        writer = shards.ArrayRecordWriter("/dev/full", "group_size:1")
+    with pytest.raises(OSError) as caught, prepare_unit._disk_errors(Path("/dev/full")):
+        writer = prepare_unit.ArrayRecordWriter("/dev/full", "group_size:1")
         writer.write(b"record")
         writer.close()
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_preparation_does_not_import_jax():
-    code = "import sys, mobilebert_jax.data.records; sys.exit('jax' in sys.modules)"
+    code = "import sys, mobilebert_jax.data.prepare; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -470,4 +471,4 @@ def test_a_record_file_of_another_length_is_named(tmp_path, unbroken):
     path = next((copy / "source_00").glob("documents-train*"))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=f"{path.name} has .* bytes instead of"):
-        records.open_documents(copy, "train")
+        prepare_lib.open_documents(copy, "train")

@@ -14,13 +14,13 @@ import rich.table
 from mobilebert_jax import storage
 from mobilebert_jax.artifacts import Artifact, write_json
 from mobilebert_jax.config.schema import Config, InputError
-from mobilebert_jax.data import records
+from mobilebert_jax.data import prepare
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.export import stage as exporting
 from mobilebert_jax.finetune import stage as finetuning
-from mobilebert_jax.objective.losses import Params
+from mobilebert_jax.objective.loss_terms import Params
 from mobilebert_jax.optimizer import masks
 from mobilebert_jax.pipeline import curriculum, evaluation, imported_teacher
 from mobilebert_jax.train import Training, train
@@ -78,7 +78,7 @@ def _prepare_alone(this: Run, artifact: Artifact) -> dict[str, Any]:
                 tasks[phase] = progress.add_task(phase)
             progress.update(tasks[phase], completed=done, total=total)
 
-        made = records.prepare(
+        made = prepare.prepare(
             config.data,
             config.tokenizer,
             artifact.directory / "records",
@@ -92,7 +92,7 @@ def _prepare_alone(this: Run, artifact: Artifact) -> dict[str, Any]:
 def setting(this: Run) -> curriculum.Setting:
     """Opens the run's records; raises InputError where they do not fit the models."""
     directory = this.made["prepare"].directory / "records"
-    tokenizer = records.load_tokenizer(directory)
+    tokenizer = prepare.load_tokenizer(directory)
     check_model_vocabularies(this.config, tokenizer.size)
     # A sentence that the evaluation refuses should not be found out after the training.
     introspection.one_sentence(
@@ -101,7 +101,7 @@ def setting(this: Run) -> curriculum.Setting:
     return curriculum.Setting(
         this.config,
         this.layout,
-        records.open_documents(directory, "train"),
+        prepare.open_documents(directory, "train"),
         Vocabulary.of(tokenizer),
     )
 
@@ -147,7 +147,7 @@ def _teacher(this: Run, artifact: Artifact) -> dict[str, Any]:
 
 
 def _tokenizer(this: Run) -> Tokenizer:
-    return records.load_tokenizer(this.made["prepare"].directory / "records")
+    return prepare.load_tokenizer(this.made["prepare"].directory / "records")
 
 
 def _transfer(this: Run, artifact: Artifact) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _train(this: Run, artifact: Artifact, training: Training) -> dict[str, Any]:
     tokenizer = _tokenizer(this)
     if config.execution.eval_every:
         directory = this.made["prepare"].directory / "records"
-        held_out = records.open_documents(directory, "held_out")
+        held_out = prepare.open_documents(directory, "held_out")
         feed, batches = evaluate.held_out_feed(config, tokenizer, held_out, mesh)
         score = evaluate.held_out_scorer(training.network, feed, batches, mesh)
         training = training._replace(
@@ -234,9 +234,9 @@ def _evaluate(this: Run, artifact: Artifact) -> dict[str, Any]:
     measured = evaluation.measure(
         this.config,
         models,
-        records.load_tokenizer(directory),
+        prepare.load_tokenizer(directory),
         shared.documents,
-        records.open_documents(directory, "held_out"),
+        prepare.open_documents(directory, "held_out"),
         this.layout.mesh,
     )
     if processes.is_first():

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from mobilebert_jax import checksums, storage
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import atomic, corpus, record_cache, shards, work_units
+from mobilebert_jax.data import atomic, corpus, prepare_unit, record_cache, work_units
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.dataset import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ def prepare(
                 made = _make_tokenizer(tokenizer, units, sources, folder, pool)
                 reports = _tokenize(units, made, folder, pool)
                 totals = [
-                    shards.finish(_source_folder(folder, i), source, source_reports)
+                    prepare_unit.finish(_source_folder(folder, i), source, source_reports)
                     for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
                 ]
                 manifest = _manifest(key, sources, prints, made, totals, reports)
@@ -83,9 +83,8 @@ def prepare(
                     lambda name: "/partial/" not in name,
                     lambda name: ".array_record-" not in name,
                 )
-                atomic.write_json(
-                    folder / "manifest.json", {**manifest, "checksum": shards.digest(manifest)}
-                )
+                checksum = prepare_unit.digest(manifest)
+                atomic.write_json(folder / "manifest.json", {**manifest, "checksum": checksum})
         for source_folder in folder.glob("source_*"):
             shutil.rmtree(source_folder / "partial", ignore_errors=True)
     return manifest
@@ -132,8 +131,10 @@ def _plan(
         about = [FORMAT, fingerprint, data.validation_fraction]
         plan.append(
             [
-                dataclasses.replace(u, key=shards.digest([*about, u.shard.digest, u.text_bytes]))
-                for u in made
+                dataclasses.replace(
+                    unit, key=prepare_unit.digest([*about, unit.shard.digest, unit.text_bytes])
+                )
+                for unit in made
             ]
         )
     return plan
@@ -159,13 +160,13 @@ def _make_tokenizer(
         for source, source_units in zip(sources, plan, strict=True)
         for unit in work_units.limited(source_units, max(1, int(total * source.weight)))
     ]
-    key = shards.digest(
+    key = prepare_unit.digest(
         [FORMAT, dataclasses.asdict(settings), [(u.key, u.text_bytes) for u in sample]]
     )
     made_from = atomic.read_json(folder / "made_from.json")
     if made_from is None or made_from["key"] != key:
         shutil.rmtree(folder, ignore_errors=True)
-        texts = pool.map(shards.sample, sample, "reading")
+        texts = pool.map(prepare_unit.sample, sample, "reading")
         pool.progress("training tokenizer", 0, 1)
         tokenizers.train((line for text in texts for line in text), settings, folder)
         atomic.write_json(folder / "made_from.json", {"key": key})
@@ -184,7 +185,7 @@ def _tokenize(
                 unit,
                 tokenizer=folder,
                 tokenizer_digest=made.digest,
-                key=shards.digest([unit.key, made.digest]),
+                key=prepare_unit.digest([unit.key, made.digest]),
             )
             for unit in source_units
         ]
@@ -194,15 +195,15 @@ def _tokenize(
     for stale in set(directory.glob("source_*")) - set(wanted):
         shutil.rmtree(stale)
     for source_folder, source_units in zip(wanted, plan, strict=True):
-        _begin_source(source_folder, shards.digest([unit.key for unit in source_units]))
+        _begin_source(source_folder, prepare_unit.digest([unit.key for unit in source_units]))
     reports = {
-        unit: atomic.read_json(shards.report_path(unit.folder, unit.number))
+        unit: atomic.read_json(prepare_unit.report_path(unit.folder, unit.number))
         for source_units in plan
         for unit in source_units
     }
     missing = [unit for unit, report in reports.items() if report is None]
     finished = len(reports) - len(missing)
-    made_now = pool.map(shards.write, missing, "tokenizing", finished)
+    made_now = pool.map(prepare_unit.write, missing, "tokenizing", finished)
     reports.update(zip(missing, made_now, strict=True))
     return [[reports[unit] or {} for unit in source_units] for source_units in plan]
 
@@ -242,7 +243,7 @@ def _manifest(
     }
     return {
         "key": key,
-        "digest": shards.digest(content),
+        "digest": prepare_unit.digest(content),
         "fingerprints": prints,
         "versions": {
             "python": platform.python_version(),
@@ -263,7 +264,7 @@ def _key(
     if tokenizer.path:
         settings = {"digest": tokenizers.load(tokenizer.path, tokenizer).digest}
     mix = [[source.label, source.weight] for source in sources]
-    return shards.digest(
+    return prepare_unit.digest(
         [FORMAT, mix, prints, settings, data.validation_fraction, data.max_megabytes]
     )
 
@@ -283,7 +284,7 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     path = directory / "manifest.json"
     try:
         manifest = atomic.read_json(path)
-        if manifest is not None and manifest.pop("checksum") != shards.digest(manifest):
+        if manifest is not None and manifest.pop("checksum") != prepare_unit.digest(manifest):
             raise ValueError("its checksum is another")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(

@@ -11,7 +11,7 @@ import jax
 
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.layers import Network
-from mobilebert_jax.objective.losses import Batch, Params
+from mobilebert_jax.objective.loss_terms import Batch, Params
 from mobilebert_jax.optimizer.masks import is_range
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.training.state import Layout

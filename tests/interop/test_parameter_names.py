@@ -4,7 +4,7 @@ import flax.traverse_util
 import numpy as np
 import pytest
 
-from mobilebert_jax.interop import names
+from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.interop.model import Kind
 from mobilebert_jax.model import sizes
 from tests.interop import exchanged
@@ -14,22 +14,23 @@ ALL = exchanged.CONFIGS | exchanged.OTHERS
 
 @pytest.mark.parametrize("naming", ["huggingface", "tensorflow"])
 @pytest.mark.parametrize("name", ALL)
-def test_names_and_layouts_convert_both_ways(name: str, naming: names.Naming) -> None:
+def test_names_and_layouts_convert_both_ways(name: str, naming: parameter_names.Naming) -> None:
     config = ALL[name]
     params = exchanged.make(config, "pretraining").params
-    tensors = names.to_tensors(config, "pretraining", naming, params)
-    assert sorted(tensors) == sorted(names.names(config, "pretraining", naming))
+    tensors = parameter_names.to_tensors(config, "pretraining", naming, params)
+    assert sorted(tensors) == sorted(parameter_names.names(config, "pretraining", naming))
     assert len(set(tensors)) == len(tensors)
-    np.testing.assert_equal(names.to_params(config, "pretraining", naming, tensors), params)
+    found = parameter_names.to_params(config, "pretraining", naming, tensors)
+    np.testing.assert_equal(found, params)
 
 
 @pytest.mark.parametrize("kind", exchanged.LABELS)
 def test_every_kind_has_its_own_head_and_no_other(kind: Kind) -> None:
     config = exchanged.CONFIGS["pooler"]
     params = exchanged.make(config, kind).params
-    tensors = names.to_tensors(config, kind, "huggingface", params)
-    assert all(names.names(config, kind, "huggingface"))
-    np.testing.assert_equal(names.to_params(config, kind, "huggingface", tensors), params)
+    tensors = parameter_names.to_tensors(config, kind, "huggingface", params)
+    assert all(parameter_names.names(config, kind, "huggingface"))
+    np.testing.assert_equal(parameter_names.to_params(config, kind, "huggingface", tensors), params)
     heads = {"masked_lm", "next_sentence", "task"} & set(params)
     expected: dict[Kind, set[str]] = {
         "bare": set(),
@@ -38,15 +39,15 @@ def test_every_kind_has_its_own_head_and_no_other(kind: Kind) -> None:
         "pretraining": {"masked_lm", "next_sentence"},
     }
     assert heads == expected.get(kind, {"task"})
-    assert bool(names.tied(config, kind)) == ("masked_lm" in heads)
+    assert bool(parameter_names.tied(config, kind)) == ("masked_lm" in heads)
 
 
 def test_dense_kernels_lie_the_other_way_round_in_hugging_face() -> None:
     config = exchanged.CONFIGS["released"]
     params = exchanged.make(config, "pretraining").params
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    theirs = names.to_tensors(config, "pretraining", "huggingface", params)
-    authors = names.to_tensors(config, "pretraining", "tensorflow", params)
+    theirs = parameter_names.to_tensors(config, "pretraining", "huggingface", params)
+    authors = parameter_names.to_tensors(config, "pretraining", "tensorflow", params)
     value = flat["blocks/attention/value/kernel"][1]
     np.testing.assert_array_equal(
         theirs["mobilebert.encoder.layer.1.attention.self.value.weight"], value.T
@@ -64,8 +65,8 @@ def test_dense_kernels_lie_the_other_way_round_in_hugging_face() -> None:
 
 
 def test_a_published_network_has_its_published_number_of_tensors() -> None:
-    assert len(names.names(sizes.MOBILEBERT, "question_answering", "huggingface")) == 1113
-    assert len(names.names(sizes.MOBILEBERT, "pretraining", "tensorflow")) == 1119
+    assert len(parameter_names.names(sizes.MOBILEBERT, "question_answering", "huggingface")) == 1113
+    assert len(parameter_names.names(sizes.MOBILEBERT, "pretraining", "tensorflow")) == 1119
 
 
 @pytest.mark.parametrize(
@@ -79,16 +80,16 @@ def test_a_published_network_has_its_published_number_of_tensors() -> None:
 )
 def test_only_a_bert_goes_by_the_names_of_bert(name: str, body: str) -> None:
     config = ALL[name]
-    assert names.huggingface_body(config) == body
-    found = names.names(config, "token_classification", "huggingface")
+    assert parameter_names.huggingface_body(config) == body
+    found = parameter_names.names(config, "token_classification", "huggingface")
     assert all(name.startswith((f"{body}.", "classifier.")) for name in found)
 
 
 def test_a_missing_tensor_is_named() -> None:
     config = exchanged.CONFIGS["released"]
     params = exchanged.make(config, "bare").params
-    tensors = names.to_tensors(config, "bare", "huggingface", params)
+    tensors = parameter_names.to_tensors(config, "bare", "huggingface", params)
     name = "encoder.layer.1.ffn.1.output.dense.weight"
     del tensors[name]
     with pytest.raises(KeyError, match=name):
-        names.to_params(config, "bare", "huggingface", tensors)
+        parameter_names.to_params(config, "bare", "huggingface", tensors)
