@@ -45,7 +45,7 @@ def measure(data: schema.Data, vocab: Path, count: int, folder: Path) -> tuple[R
     with tempfile.TemporaryDirectory(dir=folder) as out:
         settings = schema.Tokenizer(path=str(vocab))
         start = time.perf_counter()
-        manifest = prepare.prepare(data, settings, Path(out), count, _silent, folder / "cache.json")
+        manifest = prepare.prepare(data, settings, Path(out), count, _silent)
         seconds = time.perf_counter() - start
     splits = [split for source in manifest["sources"] for split in source["splits"].values()]
     megabytes = sum(s["bytes"] for s in splits) / 1e6
@@ -78,7 +78,7 @@ def train_vocabulary(data: schema.Data, folder: Path, count: int) -> tuple[Path,
     def note(phase: str, done: int, total: int) -> None:
         phases.setdefault(phase, []).append(time.perf_counter())
 
-    prepare.prepare(data, schema.Tokenizer(), folder / "first", count, note, folder / "cache.json")
+    prepare.prepare(data, schema.Tokenizer(), folder / "first", count, note)
     start, end = phases["training tokenizer"]
     return folder / "first" / "tokenizer" / "vocab.txt", end - start
 

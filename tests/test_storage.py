@@ -209,7 +209,6 @@ def prepare(directory: str, source: str, phases: set[str]) -> dict[str, Any]:
         storage.path(directory),
         1,
         lambda phase, done, total: phases.add(phase),
-        storage.path(directory).parent / "fingerprints.json",
     )
 
 

@@ -45,20 +45,18 @@ def prepare(
     directory: Path,
     workers: int,
     progress: Progress,
-    cache: Path,
 ) -> dict[str, Any]:
     """Makes the tokenizer and the records of `data.source` in `directory`; returns the manifest.
 
     Does nothing if they are there and what they were made from is unchanged; continues where a
     killed call stopped; makes anew what another source or other settings would give. `workers`
     processes share the work, 0 taking one a core. `progress` gets (phase, done, total), phase
-    being "reading", "training tokenizer", "tokenizing" or, into a bucket, "copying". `cache` is a
-    file that remembers the digests of large inputs. Raises InputError for a source that cannot be
-    read, a split that would be empty, and a full disk.
+    being "reading", "training tokenizer", "tokenizing" or, into a bucket, "copying". Raises
+    InputError for a source that cannot be read, a split that would be empty, and a full disk.
     """
     directory = storage.path(directory)
     sources = corpus.parse_sources(data.source)
-    prints = [corpus.fingerprint(source, cache) for source in sources]
+    prints = [corpus.fingerprint(source) for source in sources]
     key = _key(data, tokenizer, sources, prints)
     published = _read_manifest(directory)
     if storage.is_remote(directory) and published is not None and published["key"] == key:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import docstrings
+from mobilebert_jax.data import docstrings, text_files
 
 MIN_WORDS = 50
 """Documents with fewer words are dropped."""
@@ -39,12 +39,16 @@ _GENERATED = re.compile(
 
 
 def fingerprint() -> dict[str, Any]:
-    """Returns the Python version and the sorted `[distribution, version]` pairs beside it."""
+    """Returns a hash of all modules, the Python version and `[distribution, version]` pairs."""
     found = {
         (distribution.metadata["Name"], distribution.version)
         for distribution in importlib.metadata.distributions(path=_package_folders())
     }
+    content = hashlib.sha256()
+    for name, path, _ in modules():
+        content.update(name.encode() + b"\0" + bytes.fromhex(text_files.sha256(path)))
     return {
+        "content": content.hexdigest(),
         "python": platform.python_version(),
         "distributions": [[n, v] for n, v in sorted(found) if n.replace("-", "_") != _OWN_PACKAGE],
     }

@@ -5,6 +5,7 @@ Files may be compressed (`.gz`, `.zst`). Every mistake in a file is an InputErro
 
 import dataclasses
 import functools
+import hashlib
 import html
 import json
 import re
@@ -106,6 +107,15 @@ def check_unchanged(part: Part) -> None:
             f"{part.path} has changed while it was being read: {part.size} bytes when the work "
             f"was planned, {size} now; start again when nothing writes to it"
         )
+
+
+def sha256(path: str) -> str:
+    """Returns the SHA-256 of a file's bytes; raises InputError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _skip_to_blank_line(stream: Any) -> int:

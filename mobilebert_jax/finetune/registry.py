@@ -122,7 +122,7 @@ def fingerprint(name: str, config: Config) -> Any:
     settings, files = config.finetune, config.finetune.files
     if name == "odd_man_out":
         return {
-            "sources": corpus.fingerprints(config.data.source, config.execution.runs_dir),
+            "sources": corpus.fingerprints(config.data.source),
             "validation_fraction": config.data.validation_fraction,
         }
     if name in GLUE:

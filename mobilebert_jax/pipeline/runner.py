@@ -171,7 +171,7 @@ def _contents(config: Config, stage: str) -> dict[str, Any]:
 
 
 def _sources(config: Config) -> list[dict[str, Any]]:
-    return corpus.fingerprints(config.data.source, config.execution.runs_dir)
+    return corpus.fingerprints(config.data.source)
 
 
 def _finetune_inputs(config: Config) -> dict[str, Any]:

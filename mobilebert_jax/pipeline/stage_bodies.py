@@ -84,7 +84,6 @@ def _prepare_alone(this: Run, artifact: Artifact) -> dict[str, Any]:
             artifact.directory / "records",
             config.execution.workers,
             show,
-            storage.path(config.execution.runs_dir) / "fingerprints.json",
         )
     return {"records": made}
 

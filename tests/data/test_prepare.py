@@ -55,7 +55,6 @@ if __name__ == "__main__":
     prepare.prepare(
         schema.Data(source=sys.argv[1], validation_fraction=0.2), schema.Tokenizer(vocab_size=90),
         Path(sys.argv[2]), int(sys.argv[4]), lambda phase, done, total: die_at(phase),
-        Path(sys.argv[2] + ".cache"),
     )
 """
 
@@ -79,7 +78,6 @@ def prepare(source: str, directory: Path, workers: int = 1, progress=None, **dat
         directory,
         workers,
         progress or (lambda phase, done, total: None),
-        directory.with_name("cache.json"),
     )
 
 
@@ -362,9 +360,7 @@ def test_a_loaded_vocabulary_is_copied(unbroken, tmp_path):
     data = schema.Data(source=source, validation_fraction=0.2)
     settings = schema.Tokenizer(path=str(vocab))
     phases = set()
-    prepare_lib.prepare(
-        data, settings, tmp_path / "out", 1, lambda *r: phases.add(r[0]), tmp_path / "c"
-    )
+    prepare_lib.prepare(data, settings, tmp_path / "out", 1, lambda *r: phases.add(r[0]))
     assert phases == {"tokenizing"}
     assert (tmp_path / "out/tokenizer/vocab.txt").read_bytes() == vocab.read_bytes()
 
@@ -377,7 +373,7 @@ def test_an_empty_split_is_refused(tmp_path, held_out, message, unbroken):
     settings = schema.Tokenizer(path=str(unbroken[1] / "tokenizer/vocab.txt"))
     data = schema.Data(source=unbroken[0], validation_fraction=held_out)
     with pytest.raises(InputError, match=message):
-        prepare_lib.prepare(data, settings, tmp_path / "out", 1, lambda *r: None, tmp_path / "c")
+        prepare_lib.prepare(data, settings, tmp_path / "out", 1, lambda *r: None)
     assert not (tmp_path / "out/manifest.json").exists()
 
 

@@ -84,7 +84,7 @@ def test_half_of_the_pairs_of_short_documents_are_random():
 CORPORA = st.lists(LENGTHS, min_size=2, max_size=5).map(ListDocuments)
 DATA = st.builds(
     schema.Data,
-    length=st.integers(8, 140),
+    max_seq_length=st.integers(8, 140),
     max_predictions_per_seq=st.integers(1, 8),
     masked_lm_prob=st.floats(0, 1),
     short_seq_prob=st.floats(0, 1),
