@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from benchmarks.plain_tokenizer import PlainTokenizer
 from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.data import tokenizer
 from mobilebert_jax.finetune.squad import files as squad_files
 from mobilebert_jax.finetune.squad import windows as squad_windows
@@ -35,7 +36,7 @@ class Features(NamedTuple):
     """By position, of the context's tokens."""
 
 
-def plain_features(data: SquadData, plain: PlainTokenizer, span: schema.Squad) -> list[Features]:
+def plain_features(data: SquadData, plain: PlainTokenizer, span: Squad) -> list[Features]:
     """Returns the windows of all questions, one question after the other."""
     features = []
     for question in data.questions:
@@ -111,7 +112,7 @@ def main() -> None:
     questions = whole.questions[: arguments.questions]
     contexts = whole.contexts[: questions[-1].context + 1]
     data = SquadData(contexts, questions, whole.v2, whole.notes)
-    plain, span = PlainTokenizer(arguments.vocab), schema.Squad()
+    plain, span = PlainTokenizer(arguments.vocab), Squad()
     seconds: dict[str, list[float]] = {"plain Python": [], "windows": []}
     for _ in range(arguments.rounds):
         start = time.process_time()

@@ -23,7 +23,8 @@ import ml_collections
 
 from mobilebert_jax.config.config_dict import to_config_dict
 from mobilebert_jax.config.execution import Execution
-from mobilebert_jax.config.schema import GLUE_TASKS, Config, Evaluate, Finetune, Search
+from mobilebert_jax.config.finetune import Finetune, Search
+from mobilebert_jax.config.schema import GLUE_TASKS, Config, Evaluate
 
 SCALES = ("quick", "search")
 

@@ -24,6 +24,7 @@ import ml_collections
 
 from mobilebert_jax.config.config_dict import to_config_dict
 from mobilebert_jax.config.execution import Execution, Mesh
+from mobilebert_jax.config.finetune import Finetune, Search
 from mobilebert_jax.config.schema import (
     STAGES,
     Config,
@@ -31,9 +32,7 @@ from mobilebert_jax.config.schema import (
     Distill,
     Evaluate,
     Export,
-    Finetune,
     Optimizer,
-    Search,
     Teacher,
     Tokenizer,
     Transfer,

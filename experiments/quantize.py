@@ -22,7 +22,8 @@ import ml_collections
 
 from mobilebert_jax.config.config_dict import to_config_dict
 from mobilebert_jax.config.execution import Execution
-from mobilebert_jax.config.schema import Config, Evaluate, Export, Finetune, Search
+from mobilebert_jax.config.finetune import Finetune, Search
+from mobilebert_jax.config.schema import Config, Evaluate, Export
 
 SCALES = ("quick",)
 

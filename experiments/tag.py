@@ -18,7 +18,8 @@ import ml_collections
 
 from mobilebert_jax.config.config_dict import to_config_dict
 from mobilebert_jax.config.execution import Execution
-from mobilebert_jax.config.schema import Config, Evaluate, Files, Finetune, Search
+from mobilebert_jax.config.finetune import Files, Finetune, Search
+from mobilebert_jax.config.schema import Config, Evaluate
 
 SCALES = ("quick",)
 

@@ -27,14 +27,21 @@ from typing import Any, Literal
 from mobilebert_jax import checksums, storage
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import atomic, corpus, prepare_unit, record_cache, work_units
+from mobilebert_jax.data import (
+    atomic,
+    corpus,
+    prepare_checks,
+    prepare_unit,
+    record_cache,
+    work_units,
+)
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.dataset import Documents
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.data.work_units import Unit
 from mobilebert_jax.data.workers import Progress, Workers, started
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same text would be stored in another way."""
 _PACKAGES = ("array-record", "numpy", "sentencepiece", "tensorflow-datasets", "tokenizers")
 
@@ -74,6 +81,7 @@ def prepare(
                     prepare_unit.finish(_source_folder(folder, i), source, source_reports)
                     for i, (source, source_reports) in enumerate(zip(sources, reports, strict=True))
                 ]
+                prepare_checks.check_known(tokenizer, sources, totals, reports)
                 manifest = _manifest(key, sources, prints, made, totals, reports)
                 # ArrayRecord checks what it reads; whole record files would take minutes.
                 manifest["files"] = checksums.listing(

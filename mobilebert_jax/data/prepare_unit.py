@@ -27,6 +27,9 @@ from mobilebert_jax.data.work_units import Unit
 
 MAX_SENTENCE_TOKENS = 512
 MAX_RECORD_TOKENS = 8192
+EXAMPLES = 5
+EXAMPLE_CHARACTERS = 40
+"""How many unknown words a unit keeps for messages, and how much of each."""
 _BATCH_CHARACTERS = 200_000
 
 
@@ -35,9 +38,13 @@ class Counts:
     """What a unit has put into one split."""
 
     documents: int = 0
+    single_sentences: int = 0
+    """Documents of one sentence, of which no pair of sentences in their order can be made."""
     records: int = 0
     sentences: int = 0
     tokens: int = 0
+    unknown: int = 0
+    """Tokens that the vocabulary does not know."""
     bytes: int = 0
     """Text, as UTF-8."""
     record_bytes: int = 0
@@ -69,21 +76,29 @@ def write(unit: Unit) -> dict[str, Any]:
     """
     writers = {split: _SplitWriter(unit, split) for split in dataset.SPLITS}
     try:
-        empty = _tokenize(unit, writers)
+        empty, unknown = _tokenize(unit, writers)
         counts = {split: dataclasses.asdict(writer.close()) for split, writer in writers.items()}
     except BaseException:
         for writer in writers.values():
             writer.abandon()
         raise
-    report = {"key": unit.key, "splits": counts, "empty_documents": empty}
+    report = {
+        "key": unit.key,
+        "splits": counts,
+        "empty_documents": empty,
+        "unknown": sorted(unknown),
+    }
     atomic.write_json(report_path(unit.folder, unit.number), report)
     return report
 
 
-def _tokenize(unit: Unit, writers: dict[str, "_SplitWriter"]) -> int:
-    """Sends every document to the writer of its split; returns how many held no token."""
+def _tokenize(unit: Unit, writers: dict[str, "_SplitWriter"]) -> tuple[int, set[str]]:
+    """Sends every document to the writer of its split.
+
+    Returns how many held no token, and some of the words that the vocabulary does not know.
+    """
     vocabulary = _load_tokenizer(unit.tokenizer, unit.tokenizer_digest)
-    empty = 0
+    empty, unknown = 0, set[str]()
     for batch in _batches(_documents(unit)):
         split_lines = [[s for line in d.lines for s in sentences.split(line)] for d in batch]
         ids = iter(vocabulary.encode([s for document in split_lines for s in document]))
@@ -91,10 +106,25 @@ def _tokenize(unit: Unit, writers: dict[str, "_SplitWriter"]) -> int:
             pieces = _pieces(itertools.islice(ids, len(texts)))
             if pieces:
                 split = dataset.SPLITS[is_held_out(document.lines, unit.held_out)]
-                writers[split].add(pieces, _text_bytes(document))
+                missing = sum(piece.count(vocabulary.unk) for piece in pieces)
+                writers[split].add(pieces, _text_bytes(document), missing)
+                if missing and len(unknown) < EXAMPLES:
+                    unknown |= _unknown_words(texts, vocabulary)
             else:
                 empty += 1
-    return empty
+    return empty, unknown
+
+
+def _unknown_words(texts: list[str], vocabulary: tokenizer.Tokenizer) -> set[str]:
+    """Returns at most EXAMPLES of the pieces of `texts` that the vocabulary does not know."""
+    found: set[str] = set()
+    for text, (ids, spans) in zip(texts, vocabulary.encode_with_spans(texts), strict=True):
+        for index, (begin, end) in zip(ids, spans, strict=True):
+            if index == vocabulary.unk:
+                found.add(text[begin:end][:EXAMPLE_CHARACTERS])
+                if len(found) == EXAMPLES:
+                    return found
+    return found
 
 
 def report_path(folder: Path, number: int) -> Path:
@@ -184,9 +214,11 @@ class _SplitWriter:
         self._counted: list[tuple[int, int]] = []
         self._counts = Counts()
 
-    def add(self, pieces: list[list[int]], text_bytes: int) -> None:
-        """Writes a document, given as token ids by sentence."""
+    def add(self, pieces: list[list[int]], text_bytes: int, unknown: int) -> None:
+        """Writes a document, given as token ids by sentence, `unknown` of which are [UNK]."""
         self._counts.documents += 1
+        self._counts.single_sentences += len(pieces) == 1
+        self._counts.unknown += unknown
         self._counts.bytes += text_bytes
         for number, part in enumerate(_parts(pieces)):
             tokens = list(itertools.chain.from_iterable(part))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilebert_jax import storage
-from mobilebert_jax.config.schema import Config, Finetune, InputError
+from mobilebert_jax.config.finetune import Finetune
+from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import corpus, tfds_source
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune import line_reader

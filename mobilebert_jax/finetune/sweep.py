@@ -15,7 +15,8 @@ from typing import Any
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import FINETUNED
-from mobilebert_jax.config.schema import GLUE_TASKS, Config, InputError, Search
+from mobilebert_jax.config.finetune import Search
+from mobilebert_jax.config.schema import GLUE_TASKS, Config, InputError
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.finetune import metrics as metrics_lib
 from mobilebert_jax.finetune import trial as trial_lib

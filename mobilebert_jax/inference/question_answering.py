@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.finetune.features import Rows
 from mobilebert_jax.finetune.squad import answers as squad_answers
@@ -31,8 +31,8 @@ def answerer(
             "piece of the question, [SEP], a piece of the context, [SEP]"
         )
     predict = scoring.predictor()
-    usual = schema.Squad()
-    span = schema.Squad(
+    usual = Squad()
+    span = Squad(
         max_seq_length=scoring.length,
         doc_stride=min(usual.doc_stride, max(scoring.length // 3, 1)),
         max_query_length=min(usual.max_query_length, max(scoring.length // 4, 1)),

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.progress
 import rich.table
 
 from mobilebert_jax import storage
 from mobilebert_jax.artifacts import Artifact, write_json
 from mobilebert_jax.config.schema import Config, InputError
-from mobilebert_jax.data import prepare
+from mobilebert_jax.data import prepare, prepare_checks
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.distributed import processes
@@ -85,6 +86,9 @@ def _prepare_alone(this: Run, artifact: Artifact) -> dict[str, Any]:
             config.execution.workers,
             show,
         )
+    for kind, sentence in prepare_checks.remarks(made):
+        colour = "yellow" if kind == "warning" else "dim"
+        this.console.print(f"[{colour}]{rich.markup.escape(sentence)}[/]")
     return {"records": made}
 
 

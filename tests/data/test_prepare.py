@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import atomic, corpus, prepare_unit, sentences, work_units
+from mobilebert_jax.data import atomic, corpus, prepare_checks, prepare_unit, sentences, work_units
 from mobilebert_jax.data import prepare as prepare_lib
 
 WORDS = ("tea", "rain", "stone", "river", "cloud", "music", "paper", "light", "morning", "garden")
@@ -468,3 +468,35 @@ def test_a_record_file_of_another_length_is_named(tmp_path, unbroken):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=f"{path.name} has .* bytes instead of"):
         prepare_lib.open_documents(copy, "train")
+
+
+def test_text_that_the_vocabulary_does_not_know_is_refused(tmp_path, unbroken):
+    foreign = tmp_path / "foreign.txt"
+    foreign.write_text(
+        "".join(f"東京は日本の首都です{i}。\n京都は古い都です。\n\n" for i in range(60))
+    )
+    vocab = str(unbroken[1] / "tokenizer/vocab.txt")
+    data = schema.Data(source=f"text:{foreign}", validation_fraction=0.3)
+    with pytest.raises(InputError) as error:
+        prepare_lib.prepare(
+            data, schema.Tokenizer(path=vocab), tmp_path / "out", 1, lambda *report: None
+        )
+    message = str(error.value)
+    assert "tokenizer.max_unknown_share=0.05" in message and "'東'" in message
+    # Who means it may say so; what was tokenised is not done again.
+    settings = schema.Tokenizer(path=vocab, max_unknown_share=1.0)
+    manifest = prepare_lib.prepare(data, settings, tmp_path / "out", 1, lambda *report: None)
+    assert prepare_checks.share_of(manifest["sources"][0]["splits"], "unknown", "tokens") > 0.8
+
+
+def test_what_is_worth_knowing_of_a_text_is_reported(tmp_path, unbroken):
+    (kind, sentence), *others = prepare_checks.remarks(
+        json.loads((unbroken[1] / "manifest.json").read_text())
+    )
+    assert kind == "note" and others == []
+    assert "120 documents of" in sentence and "0.00% of the tokens unknown" in sentence
+    split = tmp_path / "split.txt"
+    split.write_text("".join(f"{' '.join(WORDS[i % 5 :])} .\n\n" for i in range(80)))
+    manifest = prepare(f"text:{split}", tmp_path / "out")
+    ((_, _), (kind, sentence)) = prepare_checks.remarks(manifest)
+    assert kind == "warning" and "100% of the documents are one sentence" in sentence

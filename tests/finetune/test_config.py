@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mobilebert_jax import main
-from mobilebert_jax.config.schema import Config, Files, Finetune, InputError
+from mobilebert_jax.config.finetune import Files, Finetune
+from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.config.validation import problems
 from tests.miniature import ROOT, changed
 

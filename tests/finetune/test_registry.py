@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mobilebert_jax.config import schema
-from mobilebert_jax.config.schema import GLUE_TASKS, TASKS, Config, Files, Finetune, InputError
+from mobilebert_jax.config.finetune import Files, Finetune, Squad
+from mobilebert_jax.config.schema import GLUE_TASKS, TASKS, Config, InputError
 from mobilebert_jax.data import tfds_source
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -32,7 +33,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def settings(source: Path | str = "tfds", **files: Any) -> Config:
     finetune = Finetune(source=str(source), files=Files(**files), max_seq_length=16)
-    return Config(finetune=dataclasses.replace(finetune, squad=schema.Squad(max_seq_length=80)))
+    return Config(finetune=dataclasses.replace(finetune, squad=Squad(max_seq_length=80)))
 
 
 def write_glue(folder: Path, task: GlueTask) -> None:

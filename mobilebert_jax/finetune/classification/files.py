@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mobilebert_jax.config.schema import Files, InputError, nearest
+from mobilebert_jax.config.finetune import Files
+from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.finetune import line_reader
 from mobilebert_jax.finetune.examples import Example, TaskData
 

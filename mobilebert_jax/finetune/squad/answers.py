@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.data import atomic
 from mobilebert_jax.finetune.squad.files import SquadData
 from mobilebert_jax.finetune.squad.windows import Windows
@@ -61,7 +61,7 @@ def answers(
     windows: Windows,
     start_T: NDArray[np.floating[Any]],
     end_T: NDArray[np.floating[Any]],
-    span: schema.Squad,
+    span: Squad,
 ) -> Answers:
     """Returns the answers for the logits `start_T` and `end_T` of the tokens `windows.ids_T`.
 
@@ -151,7 +151,7 @@ class _Candidates(NamedTuple):
         windows: Windows,
         start_T: NDArray[np.floating[Any]],
         end_T: NDArray[np.floating[Any]],
-        span: schema.Squad,
+        span: Squad,
     ) -> "_Candidates":
         """Returns all valid pairs of all windows."""
         most_T = windows.max_context_T()
@@ -196,7 +196,7 @@ def _pairs(
     start_T: NDArray[np.floating[Any]],
     end_T: NDArray[np.floating[Any]],
     most_T: NDArray[np.bool_],
-    span: schema.Squad,
+    span: Squad,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Returns the window, the first and the last token of every valid pair of windows `rows`."""
     begin_W = windows.starts[:-1][rows, None]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilebert_jax.artifacts import write_json
-from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune.features import Rows
 from mobilebert_jax.finetune.squad import answers as squad_answers
@@ -26,7 +26,7 @@ def load(
     title: str,
     splits: dict[str, SquadData],
     tokenizer: Tokenizer,
-    span: schema.Squad,
+    span: Squad,
 ) -> LoadedTask:
     """Returns the task made of `splits`: `train`, `dev`, and perhaps `test` without answers."""
     v2 = splits["dev"].v2

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data.tokenizer_base import Spans, Tokenizer
 from mobilebert_jax.finetune.squad.files import SquadData
@@ -73,9 +73,7 @@ class Windows:
         return most_T
 
 
-def windows(
-    data: SquadData, tokenizer: Tokenizer, span: schema.Squad, *, training: bool
-) -> Windows:
+def windows(data: SquadData, tokenizer: Tokenizer, span: Squad, *, training: bool) -> Windows:
     """Returns the windows of every question of `data`.
 
     For training, questions that should have an answer but have none that is findable are left out,
@@ -116,7 +114,7 @@ def _lay_out(
     kept: NDArray[np.int64],
     answers: NDArray[np.int64],
     spans: Sequence[Spans],
-    span: schema.Squad,
+    span: Squad,
     specials: tuple[int, int],
     notes: dict[str, int],
 ) -> Windows:

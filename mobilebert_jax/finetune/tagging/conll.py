@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mobilebert_jax.config.schema import Files, InputError
+from mobilebert_jax.config.finetune import Files
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.finetune import line_reader
 from mobilebert_jax.finetune.examples import Tagged, TaskData
 

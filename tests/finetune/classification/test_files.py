@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mobilebert_jax.config.schema import Files, InputError
+from mobilebert_jax.config.finetune import Files
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.finetune.classification import files as table_files
 from mobilebert_jax.finetune.examples import TaskData
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.data import tokenizer
 from mobilebert_jax.finetune.squad import answers as squad_answers
 from mobilebert_jax.finetune.squad import files as squad_files
@@ -46,7 +47,7 @@ def logits(made: squad_windows.Windows, *scored: tuple[int, int, float]) -> np.n
 def test_answers_worked_by_hand(words):
     # [CLS] w11 [SEP] w0 w1 w0 w2 [SEP]: the context begins at position 3.
     data = make(("w0 w1 w0 w2", ["q"]), v2=True)
-    span = schema.Squad(
+    span = Squad(
         max_seq_length=20,
         max_query_length=4,
         n_best_size=3,
@@ -73,7 +74,7 @@ def test_answers_worked_by_hand(words):
 @pytest.mark.parametrize(("threshold", "prediction"), [(0.99, ""), (1.0, "w1")])
 def test_no_answer_is_predicted_above_the_threshold(words, threshold, prediction):
     data = make(("w0 w1 w2", ["q"]), v2=True)
-    span = schema.Squad(max_seq_length=20, max_query_length=4, null_score_diff_threshold=threshold)
+    span = Squad(max_seq_length=20, max_query_length=4, null_score_diff_threshold=threshold)
     made = squad_windows.windows(data, words, span, training=False)
     start = logits(made, (0, 4, 4.0), (0, 0, 6.0))
     end = logits(made, (0, 4, 3.0), (0, 0, 2.0))
@@ -86,7 +87,7 @@ def test_no_answer_is_predicted_above_the_threshold(words, threshold, prediction
 
 def test_the_null_score_is_the_least_of_all_windows(words):
     data = make(("w0 w1 w2 w3 w4 w5", ["q"]), v2=True)
-    span = schema.Squad(max_seq_length=8, max_query_length=4, doc_stride=2)
+    span = Squad(max_seq_length=8, max_query_length=4, doc_stride=2)
     made = squad_windows.windows(data, words, span, training=False)
     assert len(made.question_W) == 2
     start = logits(made, (0, 0, 5.0), (1, 0, 1.0), (1, 5, 9.0))
@@ -99,7 +100,7 @@ def test_the_null_score_is_the_least_of_all_windows(words):
 @pytest.mark.parametrize("v2", [True, False])
 def test_a_question_without_a_valid_span_is_answered_with_nothing(words, v2):
     data = make(("w0 w1", ["q"]), ("", ["r"]), v2=v2)
-    span = schema.Squad(max_seq_length=20, max_query_length=4, n_best_size=1)
+    span = Squad(max_seq_length=20, max_query_length=4, n_best_size=1)
     made = squad_windows.windows(data, words, span, training=False)
     # The only end looked at comes before the only start.
     start = logits(made, (0, 4, 1.0), (0, 0, 0.5))
@@ -153,7 +154,7 @@ def test_answers_are_those_of_the_obvious_loops(words, v2, ties, monkeypatch):
         context = " ".join(random.choice(WORDS, length))
         pairs.append((context, [f"{number}.{i}" for i in range(2)]))
     data = make(*pairs, v2=v2)
-    span = schema.Squad(
+    span = Squad(
         max_seq_length=17, max_query_length=4, doc_stride=5, n_best_size=4, max_answer_length=3
     )
     made = squad_windows.windows(data, words, span, training=False)
@@ -199,7 +200,7 @@ def test_answers_of_every_script_come_out_whole(words, context, answer):
         {"id": "q", "question": "w11",
          "answers": [{"text": answer, "answer_start": context.index(answer)}]}]}]}]}  # fmt: skip
     data = squad_files.from_json(content, "file")
-    span = schema.Squad()
+    span = Squad()
     made = squad_windows.windows(data, words, span, training=True)
     start = logits(made, (0, int(made.answer_start_W[0]), 9.0))
     end = logits(made, (0, int(made.answer_end_W[0]), 9.0))
@@ -230,9 +231,9 @@ def test_a_cut_ends_with_a_whole_character(text, begin, end, expected):
 
 def test_the_files_are_the_official_ones(words, tmp_path):
     data = make(("w0 w1", ["b", "a"]), v2=True)
-    made = squad_windows.windows(data, words, schema.Squad(), training=False)
+    made = squad_windows.windows(data, words, Squad(), training=False)
     zeros = np.zeros(len(made.ids_T))
-    found = squad_answers.answers(data, made, zeros, zeros, schema.Squad())
+    found = squad_answers.answers(data, made, zeros, zeros, Squad())
     squad_answers.write(found, tmp_path / "out")
     read = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()}
     assert read == {
@@ -242,10 +243,8 @@ def test_the_files_are_the_official_ones(words, tmp_path):
     }
     assert list(read["null_odds.json"]) == ["b", "a"]
     data = make(("w0 w1", ["b"]), v2=False)
-    made = squad_windows.windows(data, words, schema.Squad(), training=False)
+    made = squad_windows.windows(data, words, Squad(), training=False)
     zeros = np.zeros(len(made.ids_T))
-    squad_answers.write(
-        squad_answers.answers(data, made, zeros, zeros, schema.Squad()), tmp_path / "v1"
-    )
+    squad_answers.write(squad_answers.answers(data, made, zeros, zeros, Squad()), tmp_path / "v1")
     names = sorted(path.name for path in (tmp_path / "v1").iterdir())
     assert names == ["nbest_predictions.json", "predictions.json"]

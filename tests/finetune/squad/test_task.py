@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune.features import Rows
@@ -18,7 +19,7 @@ from mobilebert_jax.finetune.squad import task as squad_task
 from mobilebert_jax.finetune.task import LoadedTask
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(10)))
-SPAN = schema.Squad(
+SPAN = Squad(
     max_seq_length=12, doc_stride=4, max_query_length=2, max_answer_length=5, n_best_size=20
 )
 CONTEXT = "w0 w1 w2 w3 w4"
@@ -50,7 +51,7 @@ def load(
     asked: Sequence[tuple[str, list[str]]] = QUESTIONS,
     *,
     v2: bool = False,
-    span: schema.Squad = SPAN,
+    span: Squad = SPAN,
     dev: dict[str, Any] | None = None,
     test: dict[str, Any] | None = None,
     where: str = "file",
@@ -114,7 +115,7 @@ def test_metrics_of_v2_worked_by_hand(tokenizer: Tokenizer) -> None:
 
 def test_the_threshold_of_the_settings_decides_on_no_answer(tokenizer: Tokenizer) -> None:
     asked = (("q1", ["w1 w2"]), ("q2", []))
-    span = schema.Squad(**{**vars(SPAN), "null_score_diff_threshold": -15.0})
+    span = Squad(**{**vars(SPAN), "null_score_diff_threshold": -15.0})
     task = load(tokenizer, asked, v2=True, span=span)
     made = outputs(task.dev["dev"], (4, 5), (4, 4))
     made[task.dev["dev"].starts[1]] = 4.0  # odds of 8 - 20 = -12, above the threshold

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config import schema
+from mobilebert_jax.config.finetune import Squad
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer
 from mobilebert_jax.finetune.squad import files as squad_files
@@ -44,7 +45,7 @@ def rows(made: squad_windows.Windows) -> list[list[int]]:
 
 def test_windows_worked_by_hand(words):
     data = make([("w0 w1 w2 w3 w4 w5 w6", [("w9 w8 w7", "w4 w5", 12), ("w9", "w0", 0)])])
-    span = schema.Squad(max_seq_length=9, doc_stride=2, max_query_length=2)
+    span = Squad(max_seq_length=9, doc_stride=2, max_query_length=2)
     made = squad_windows.windows(data, words, span, training=False)
     cls, sep, w = words.cls, words.sep, 5
     assert rows(made) == [
@@ -140,7 +141,7 @@ def test_windows_are_those_of_the_obvious_loops(words, training, length, stride,
             asked.append((question, answer, start))
         paragraphs.append((context, asked))
     data = make(paragraphs, v2=stride % 2 == 0)
-    span = schema.Squad(max_seq_length=length, doc_stride=stride, max_query_length=query)
+    span = Squad(max_seq_length=length, doc_stride=stride, max_query_length=query)
     made = squad_windows.windows(data, words, span, training=training)
     most = made.max_context_T()
     assert most.dtype == bool
@@ -154,7 +155,7 @@ def test_windows_are_those_of_the_obvious_loops(words, training, length, stride,
 
 def test_training_leaves_out_what_has_no_answer_and_counts_it(words):
     asked = [("w1", "w9", 0), ("w2", "w0", 0), ("w3", None, 0)]
-    span = schema.Squad(max_seq_length=10, max_query_length=2)
+    span = Squad(max_seq_length=10, max_query_length=2)
     made = squad_windows.windows(make([("w0", asked)]), words, span, training=True)
     assert made.question_W.tolist() == [1]
     assert made.notes == {squad_windows.CUT: 0, squad_windows.LEFT_OUT: 2}
@@ -170,7 +171,7 @@ def test_an_impossible_question_is_marked_at_its_first_token(words):
     data = make([("w0 w1", [("w2", "w1", 3)])], v2=True)
     flagged = [data.questions[0]._replace(impossible=True)]
     data = dataclasses.replace(data, questions=flagged)
-    made = squad_windows.windows(data, words, schema.Squad(), training=True)
+    made = squad_windows.windows(data, words, Squad(), training=True)
     assert (made.answer_start_W.tolist(), made.answer_end_W.tolist()) == ([0], [0])
 
 
@@ -187,7 +188,7 @@ def test_an_impossible_question_is_marked_at_its_first_token(words):
 )
 def test_the_answer_is_the_smallest_run_that_covers_it(words, context, answer, start, tokens):
     data = make([(context, [("w9", answer, start)])])
-    made = squad_windows.windows(data, words, schema.Squad(), training=True)
+    made = squad_windows.windows(data, words, Squad(), training=True)
     marked = made.ids_T[made.answer_start_W[0] : made.answer_end_W[0] + 1]
     assert words.pieces(marked) == tokens
 
@@ -197,5 +198,5 @@ def test_the_first_findable_answer_is_marked(words):
         "id": "a", "question": "w3", "answers": [{"text": "w7", "answer_start": 0},
         {"text": "w2", "answer_start": 6}, {"text": "w0", "answer_start": 0}]}]}]}]}  # fmt: skip
     data = squad_files.from_json(content, "file")
-    made = squad_windows.windows(data, words, schema.Squad(), training=False)
+    made = squad_windows.windows(data, words, Squad(), training=False)
     assert (made.answer_start_W[0], made.answer_end_W[0]) == (5, 5)
