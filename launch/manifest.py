@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,9 +116,11 @@ def _tolerations(on_gpu: bool, capacity: str) -> list[dict[str, str]]:
 
 
 def sbatch(template: str, name: str, folder: str, values: Values) -> str:
-    """Returns the batch script for a job whose files are in `folder`."""
-    if re.search(r"\s", folder):
-        raise Mistake(f"SLURM's script cannot hold a folder with blanks: {folder}")
+    """Returns the batch script for a job whose files are in `folder`.
+
+    Everything is quoted, as a shell and as sbatch read it; a line feed would begin a line of its
+    own and is refused.
+    """
     gpus = int(str(values["gpus-per-node"]))
     options = [
         f"--job-name={name}",
@@ -131,11 +134,17 @@ def sbatch(template: str, name: str, folder: str, values: Values) -> str:
     return fill(
         template,
         {
-            "options": "\n".join(f"#SBATCH {option}" for option in options),
-            "folder": folder,
+            "options": "\n".join(f"#SBATCH {_one_line(option)}" for option in options),
+            "folder": shlex.quote(_one_line(folder)),
             "restarts": str(values["restarts"]),
         },
     )
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise Mistake(f"a script of SLURM cannot hold {text!r}, which is more than one line")
+    return text
 
 
 def _listed(value: str | list[str]) -> Sequence[str]:

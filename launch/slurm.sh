@@ -32,14 +32,17 @@ show_log() {
   sleep 1 # tail looks once a second
 }
 
+# SLURM fills in what follows a %, which a folder may hold.
+submit=(sbatch --parsable --output="${job_folder//%/%%}/log.txt" "$job_folder/job.sbatch")
+
 show_archive
 show_file "$work/job.sbatch" "$job_folder/job.sbatch"
 lay_out
 if [[ -n $print ]]; then
-  act sbatch --parsable "$job_folder/job.sbatch"
+  act "${submit[@]}"
   exit
 fi
-id=$(sbatch --parsable "$job_folder/job.sbatch") || die 1 "sbatch did not take the job"
+id=$("${submit[@]}") || die 1 "sbatch did not take the job"
 id=${id%%;*} # JOB;CLUSTER where there are several
 say "job $id; log: $job_folder/log.txt"
 if [[ -z $follow ]]; then

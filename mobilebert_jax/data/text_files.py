@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import html
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from typing import Any
 import zstandard
 
 from mobilebert_jax import storage
-from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.data import json_lines
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is taken for a file that is no text of lines, and refused."""
@@ -248,24 +248,8 @@ def _jsonl(lines: Iterator[tuple[int, str]], path: str, field: str) -> Iterator[
     for number, line in lines:
         if not line:
             continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{path}:{number} is not JSON: {error.msg} at column {error.colno}; "
-                "one object a line is expected"
-            ) from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path}:{number} holds a {type(record).__name__}, not a JSON object")
-        if field not in record:
-            like = f"; the nearest is {nearest(field, record)!r}" if record else ""
-            raise InputError(f"{path}:{number} has no field {field!r}{like}")
-        text = record[field]
-        if not isinstance(text, str):
-            raise InputError(
-                f"{path}:{number}: field {field!r} holds a {type(text).__name__}, not a text"
-            )
-        if held := lines_of(text):
+        where = f"{path}:{number}"
+        if held := lines_of(json_lines.text(json_lines.parse(line, where), field, where)):
             yield number, held
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import yaml
+
 from mobilebert_jax.export.formats import FORMATS
 from mobilebert_jax.export.subjects import Subject
 from mobilebert_jax.model import sizes
@@ -26,11 +28,14 @@ def write(
     `files` are the results of `formats.write`; `history` the manifests of the stages behind it.
     """
     model = subject.model
+    fields = {
+        "license": licence or "unknown",
+        "library_name": "transformers",
+        "tags": ["mobilebert" if model.config.bottlenecks else "bert"],
+    }
     head = [
         "---",
-        f"license: {licence or 'unknown'}",
-        "library_name: transformers",
-        "tags: [mobilebert]" if model.config.bottlenecks else "tags: [bert]",
+        yaml.safe_dump(fields, allow_unicode=True, sort_keys=False).rstrip("\n"),
         "---",
         f"# {subject.name}",
         "",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.data import json_lines
 from mobilebert_jax.finetune.examples import Example
 
 Element = TypeVar("Element")
@@ -53,20 +54,17 @@ def read(lines: Iterable[bytes], name: str) -> Iterator[Item]:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json_lines.parse(text, where)
+    except InputError as error:
+        raise InputError(
+            f"{error}; a line that begins with {{ is read as JSON, so write a text that does as "
+            '{"text": "..."}'
+        ) from None
+    try:
         # What cannot be written as UTF-8, half a surrogate pair, no tokenizer reads either.
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise InputError(f"{where}: holds half of a surrogate pair, which is no text") from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON at character {error.pos} ({error.msg}); a line that begins "
-            'with { is read as JSON, so write a text that does as {"text": "..."}'
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: JSON that cannot be read ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: a JSON object is needed")
     return found
 
 

@@ -195,7 +195,11 @@ def test_jsonl_reads_the_field(tmp_path: Path) -> None:
         ('{"txet": "a"}', r"a\.jsonl:2 has no field 'text'; the nearest is 'txet'"),
         ('{"text": 3}', "holds a int"),
         ("[1]", "holds a list"),
-        ('{"text": ', "a.jsonl:2 is not JSON"),
+        ('{"text": ', r"a\.jsonl:2 is not JSON"),
+        ('{"text": "a \\ud800"}', r"a\.jsonl:2: the field 'text' holds half of a surrogate pair"),
+        ('{"text": ' + "[" * 100_000, r"a\.jsonl:2 cannot be read as JSON"),
+        ('{"text": "a", "n": ' + "1" * 5000 + "}", r"a\.jsonl:2 cannot be read as JSON"),
+        ('{"text": "a", "text": "b"}', "the field 'text' occurs twice"),
     ],
 )
 def test_wrong_jsonl_is_located(tmp_path: Path, line: str, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import yaml
 
 import mobilebert_jax
 from mobilebert_jax.config.execution import Mesh
@@ -29,6 +30,7 @@ from tests.interop import exchanged
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 ROWS = 48
+LICENCE = "other: [see 'terms'"
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def said(folder: Path) -> str:
             stages=("prepare", "teacher", "transfer", "distill", "finetune", "export"),
             export__formats=("huggingface", "mobilebert_jax", lacking),
             export__skip_missing=True,
-            export__licence="apache-2.0",
+            export__licence=LICENCE,
             **settings(folder),
         )
     )
@@ -105,7 +107,9 @@ def test_every_network_leaves_with_its_card(runs: Path, said: str) -> None:
         assert theirs.kind == own.kind and theirs.labels == own.labels
         card = (export / name / "README.md").read_text()
         assert card == (export / name / "huggingface/README.md").read_text()
-        assert "license: apache-2.0" in card and "| blocks | 2 |" in card
+        head = yaml.safe_load(card.split("---\n")[1])
+        assert head["license"] == LICENCE and head["tags"] == ["mobilebert"]
+        assert "| blocks | 2 |" in card
         assert "| distill | 3 |" in card
     assert "classify-student" in (runs / "report.html").read_text()
     assert "finished before" in run_again(runs)
@@ -121,7 +125,7 @@ def run_again(runs: Path) -> str:
             stages=("finetune", "export"),
             export__formats=tuple(chosen),
             export__skip_missing=True,
-            export__licence="apache-2.0",
+            export__licence=LICENCE,
             **settings(folder),
         )
     )

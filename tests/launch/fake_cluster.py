@@ -156,7 +156,7 @@ def sbatch(arguments: list[str]) -> int:
         "SLURM_NTASKS": str(tasks),
         "HOME": str(CLUSTER / "host-0"),
     }
-    with open(option(options, "--output"), "a") as log:
+    with open(option(arguments, "--output").replace("%%", "%"), "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         requeued = CLUSTER / "requeued"

@@ -382,6 +382,25 @@ def test_every_task_runs_and_the_log_comes_back(submitter: Cluster) -> None:
     assert {"#SBATCH --partition=p", "#SBATCH --account=a", "#SBATCH --time=10"} <= set(script)
 
 
+def test_a_folder_full_of_shell_is_only_a_folder(submitter: Cluster) -> None:
+    folder = submitter.folder / """R&D(1) 'x' "y" $(touch PWNED)`touch PWNED`${IFS}100%j;#"""
+    folder.mkdir()
+    done = submitter.start(*SLURM, *HARD, "--follow", where=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (report,) = reports(done.stdout)
+    assert report["folder"] == str(folder)
+    assert not list(submitter.folder.parent.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("option", ["partition", "account", "time", "sbatch"])
+def test_a_line_feed_adds_no_line_to_the_script(submitter: Cluster, option: str) -> None:
+    value = "--mem=1G\ntouch PWNED" if option == "sbatch" else "10\ntouch PWNED"
+    refused = submitter.start(*SLURM, f"--{option}={value}")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (submitter.folder / "calls.jsonl").exists()
+
+
 def test_gpus_and_other_options_are_asked_for(submitter: Cluster) -> None:
     shown = submitter.start(
         *("--on", "slurm", "--gpus-per-node", "4", "--time", "1:00", "--print"),

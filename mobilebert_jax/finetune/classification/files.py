@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mobilebert_jax.config.finetune import Files
-from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.data import json_lines
 from mobilebert_jax.finetune import line_reader
 from mobilebert_jax.finetune.examples import Example, TaskData
 
@@ -174,59 +175,13 @@ def _json_rows(path: str, columns: Sequence[str], label: str, labelled: bool) ->
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        record = _object(line, where)
-        texts = [_text(record, column, where) for column in columns]
+        record = json_lines.parse(line, where)
+        texts = [json_lines.text(record, column, where) for column in columns]
         found = None
         if labelled or record.get(label) not in (None, ""):
-            found = _json_label(_field(record, label, where), label, where)
+            found = _json_label(json_lines.field(record, label, where), label, where)
             line_reader.check_label(found, where)
         yield _Row(texts, found, where)
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where} is not JSON: {error.msg} at column {error.colno}; one whole object a line is "
-            "expected"
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
-        raise InputError(f"{where} cannot be read as JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{where} holds a {type(record).__name__}, not a JSON object")
-    return record
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the object of `pairs`; raises ValueError for a name that occurs twice."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} occurs twice in an object")
-    return record
-
-
-def _field(record: dict[str, Any], name: str, where: str) -> Any:
-    if name not in record:
-        like = f"; the nearest is {nearest(name, record)!r}" if record else ""
-        raise InputError(f"{where} has no field {name!r}{like}")
-    return record[name]
-
-
-def _text(record: dict[str, Any], name: str, where: str) -> str:
-    text = _field(record, name, where)
-    if not isinstance(text, str):
-        raise InputError(f"{where}: the field {name!r} holds a {type(text).__name__}, not a text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: the field {name!r} holds half of a surrogate pair "
-            f"(\\u{ord(text[error.start]):04x}), which is no character"
-        ) from error
-    return text
 
 
 def _json_label(value: Any, name: str, where: str) -> str:
