@@ -236,7 +236,12 @@ def _manifest(
 ) -> dict[str, Any]:
     content = {
         "format": FORMAT,
-        "tokenizer": {"kind": made.kind, "size": made.size, "digest": made.digest},
+        "tokenizer": {
+            "kind": made.kind,
+            "size": made.size,
+            "digest": made.digest,
+            "oddities": made.oddities,
+        },
         "sources": [
             {
                 "label": source.label,

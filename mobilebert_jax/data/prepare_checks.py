@@ -39,6 +39,8 @@ def share_of(splits: dict[str, dict[str, Any]], part: str, whole: str) -> float:
 
 def remarks(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields what a user should know of prepared text, `("note" or "warning", sentence)`."""
+    for oddity in manifest["tokenizer"]["oddities"]:
+        yield "warning", oddity
     for source in manifest["sources"]:
         splits = source["splits"]
         sentences = share_of(splits, "sentences", "documents")

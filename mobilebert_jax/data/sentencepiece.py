@@ -29,6 +29,7 @@ class SentencePiece(Tokenizer):
         self._processor = _load_model(content, where)
         pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         super().__init__(kind, lowercase, content, pieces, where)
+        self.oddities = []
         self._unprefixed = _load_model(content + _WITHOUT_PREFIX, where)
         # Models trained elsewhere may declare their mask a user symbol, which text can then spell.
         spelled = self._processor.encode([pieces[i] for i in self.special_ids], num_threads=1)

@@ -39,10 +39,13 @@ Spans = NDArray[np.int32]
 class Tokenizer(abc.ABC):
     """Token ids of one vocabulary.
 
-    `kind` is the name in the configuration, `size` the number of pieces; `pad`, `unk`, `cls`, `sep`
+    `oddities` are sentences on what is odd about the vocabulary file. `kind` is the name in the
+    configuration, `size` the number of pieces; `pad`, `unk`, `cls`, `sep`
     and `mask` are ids; `starts_word` is bool [size], true where a piece begins a word; `digest` is
     the SHA-256 of the vocabulary file and the settings.
     """
+
+    oddities: list[str]
 
     def __init__(self, kind: str, lowercase: bool, content: bytes, pieces: list[str], where: str):
         self.kind = kind

@@ -17,6 +17,8 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 
+MOST_WORD_CHARACTERS = 200
+"""BERT makes longer words one [UNK]."""
 _PRIVATE_USE = 0xF0000
 _ALPHABET = 256
 _TRAINING_THREADS = 4
@@ -117,7 +119,11 @@ def train_sentencepiece(
 
 
 def _count_words(lines: Iterable[str], lowercase: bool) -> Counter[str]:
-    """Returns how often each word of BERT's pre-tokeniser occurs."""
+    """Returns how often each word of BERT's pre-tokeniser occurs.
+
+    Longer ones than BERT tokenises take no part: the trainer's time grows with the square of a
+    word's length, and a vocabulary would hold pieces that no text can be cut into.
+    """
     spaced: Counter[str] = Counter()
     for line in lines:
         spaced.update(line.split())
@@ -125,7 +131,8 @@ def _count_words(lines: Iterable[str], lowercase: bool) -> Counter[str]:
     words: Counter[str] = Counter()
     for text, count in spaced.items():
         for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
-            words[word] += count
+            if len(word) <= MOST_WORD_CHARACTERS:
+                words[word] += count
     return words
 
 

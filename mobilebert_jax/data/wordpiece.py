@@ -28,12 +28,13 @@ class WordPiece(Tokenizer):
     """
 
     def __init__(self, content: bytes, lowercase: bool, where: str):
-        vocab = _parse_vocabulary(content, where)
-        super().__init__("wordpiece", lowercase, content, list(vocab), where)
+        pieces, vocab, self.oddities = _parse_vocabulary(content, where)
+        super().__init__("wordpiece", lowercase, content, pieces, where)
         # Registering no special token keeps a literal "[MASK]" in the text three ordinary pieces.
-        # BERT gives up on words of more than 200 characters; the library's default is 100.
         model = models.WordPiece(
-            vocab=vocab, unk_token=self._pieces[self.unk], max_input_chars_per_word=200
+            vocab=vocab,
+            unk_token=self._pieces[self.unk],
+            max_input_chars_per_word=vocabulary.MOST_WORD_CHARACTERS,
         )
         self._library = tokenizers.Tokenizer(model)
         self._library.normalizer = vocabulary.bert_normalizer(lowercase)
@@ -98,21 +99,29 @@ class WordPiece(Tokenizer):
         return np.array([not piece.startswith("##") for piece in pieces])
 
 
-def _parse_vocabulary(content: bytes, where: str) -> dict[str, int]:
-    """Returns `{piece: id}` of a vocab.txt; only line feeds end a piece."""
+def _parse_vocabulary(content: bytes, where: str) -> tuple[list[str], dict[str, int], list[str]]:
+    """Returns the piece of each line, the id of each piece, and what is odd about the file.
+
+    As BERT's own reader does, every line has its number as its id, a blank one too, and of a piece
+    that occurs twice the later id is used. Only line feeds end a piece.
+    """
     try:
-        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+        lines = content.decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: not UTF-8 at byte {error.start}; convert it with iconv"
         ) from None
-    vocab: dict[str, int] = {}
-    for number, line in enumerate(lines):
-        piece = line.removesuffix("\r")
-        if not piece or piece in vocab:
-            what = f"repeats the piece of line {vocab[piece] + 1}" if piece else "is empty"
-            raise InputError(
-                f"{where}: line {number + 1} {what}; a line is one piece, its number the id"
-            )
-        vocab[piece] = number
-    return vocab
+    pieces = [line.removesuffix("\r") for line in lines]
+    ids = {piece: number for number, piece in enumerate(pieces) if piece}
+    blank = [number for number, piece in enumerate(pieces, 1) if not piece]
+    repeated = [number for number, piece in enumerate(pieces) if piece and ids[piece] != number]
+    odd = []
+    if blank:
+        odd.append(f"{where}: {len(blank)} blank lines, the first line {blank[0]}, have unused ids")
+    if repeated:
+        later = ids[pieces[repeated[0]]]
+        odd.append(
+            f"{where}: {len(repeated)} pieces occur again later, the first on lines "
+            f"{repeated[0] + 1} and {later + 1}; the later id is used"
+        )
+    return pieces, ids, odd

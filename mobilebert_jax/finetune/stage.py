@@ -9,6 +9,7 @@ import rich.console
 from mobilebert_jax.artifacts import FINETUNED, Artifact, write_json
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import tokenizer as tokenizers
+from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.finetune import pretrained, registry, sweep
 from mobilebert_jax.finetune.pretrained import Pretrained
@@ -24,6 +25,8 @@ STAGES = {
     "baseline": "baseline",
 }
 """Where networks come from; one with random parameters has the student's sizes and vocabulary."""
+MOST_UNKNOWN = 0.05
+"""Share of a task's tokens that a vocabulary may lack without a warning."""
 
 
 def stages_needed(config: Config) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ def _load(
             if key not in loaded:
                 processes.beat()
                 loaded[key] = registry.load(name, config, network.tokenizer)
-                _tell(loaded[key], console)
+                _report(loaded[key], network.tokenizer, console)
     return loaded
 
 
@@ -134,8 +137,18 @@ def _check(config: Config, role: str, network: Pretrained) -> None:
             )
 
 
-def _tell(task: LoadedTask, console: rich.console.Console) -> None:
+def _report(task: LoadedTask, tokenizer: Tokenizer, console: rich.console.Console) -> None:
+    """Prints the sizes of a task, and a warning where the vocabulary knows little of it."""
     about = _about(task)
+    unknown = float((task.train.ids_F == tokenizer.unk).mean())
+    warnings = list(tokenizer.oddities)
+    if unknown > MOST_UNKNOWN:
+        warnings.append(
+            f"{task.title}: the vocabulary does not know {unknown:.0%} of the tokens; is it of "
+            "another language or case?"
+        )
+    for warning in warnings:
+        console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{count:,} {split}" for split, count in about["rows"].items())
     noted = "".join(f"; {count} {what}" for what, count in about["notes"].items())
     console.print(f"{task.title}: {counts}{noted}", markup=False, highlight=False, soft_wrap=True)

@@ -339,17 +339,9 @@ def test_a_missing_special_token_is_named(tmp_path):
         tokenizer.load(path, settings("wordpiece"))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"[PAD]\na\n\nb\n", "line 3 is empty"),
-        (b"[PAD]\na\nb\na\n", "line 4 repeats the piece of line 2"),
-        (b"[PAD]\n\xff\n", "not UTF-8 at byte 6"),
-    ],
-)
-def test_a_broken_vocabulary_is_refused(tmp_path, content, message):
-    (tmp_path / "vocab.txt").write_bytes(content)
-    with pytest.raises(InputError, match=message):
+def test_a_broken_vocabulary_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n\xff\n")
+    with pytest.raises(InputError, match="not UTF-8 at byte 6"):
         tokenizer.load(tmp_path / "vocab.txt", settings("wordpiece"))
 
 
@@ -372,3 +364,29 @@ def test_text_that_no_vocabulary_can_be_made_of_is_refused(tmp_path, kind):
 def test_a_vocabulary_too_small_for_the_characters_is_refused(tmp_path):
     with pytest.raises(InputError, match="vocab_size=20"):
         tokenizer.train(LINES, settings("sentencepiece_bpe", vocab_size=20), tmp_path)
+
+
+def test_endless_words_take_no_part_in_training(tmp_path):
+    endless = ["a" * 2_000_000, "ab" * 100_000]
+    with_them = tokenizer.train([*LINES, *endless], settings("wordpiece"), tmp_path / "a")
+    without = tokenizer.train(LINES, settings("wordpiece"), tmp_path / "b")
+    assert with_them.digest == without.digest
+
+
+def test_blank_and_repeated_lines_are_read_as_bert_reads_them(tmp_path):
+    specials = [names[0] for names in tokenizer_base.SPECIAL_TOKENS.values()]
+    path = write_vocabulary(tmp_path / "vocab.txt", [*specials, "tea", "", "rain", "tea"])
+    made = tokenizer.load(path, settings("wordpiece"))
+    assert made.size == 9 and made.encode(["tea rain"]) == [[8, 7]]
+    assert made.pieces([5, 6, 7, 8]) == ["tea", "", "rain", "tea"]
+    blank, repeated = made.oddities
+    assert "1 blank lines, the first line 7" in blank
+    assert "1 pieces occur again later, the first on lines 6 and 9; the later id" in repeated
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
+    specials = [names[0] for names in tokenizer_base.SPECIAL_TOKENS.values()]
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "".join(f"{p}\n" for p in [*specials, "tea"]).encode())
+    made = tokenizer.load(path, settings("wordpiece"))
+    assert made.pad == 0 and made.encode(["tea"]) == [[5]] and made.oddities == []

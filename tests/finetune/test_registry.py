@@ -15,11 +15,12 @@ from mobilebert_jax.config.schema import GLUE_TASKS, TASKS, Config, InputError
 from mobilebert_jax.data import tfds_source
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
-from mobilebert_jax.finetune import registry
+from mobilebert_jax.finetune import registry, stage
 from mobilebert_jax.finetune import tfds as tfds_tasks
 from mobilebert_jax.finetune.classification import odd_man_out
 from mobilebert_jax.finetune.examples import Example, TaskData
 from mobilebert_jax.finetune.glue.tasks import GLUE, GlueTask
+from tests import miniature
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c")
 
@@ -292,3 +293,15 @@ def test_identity_of_odd_man_out_is_the_text_and_the_share(tmp_path: Path) -> No
     assert found["validation_fraction"] == Config().data.validation_fraction
     (text,) = found["sources"]
     assert "numpy" in [name for name, _ in text["distributions"]]
+
+
+@pytest.mark.parametrize(("text", "warned"), [("a b", False), ("東京 a", True)])
+def test_a_task_that_the_vocabulary_does_not_know_is_warned_of(
+    tmp_path: Path, tokenizer: Tokenizer, text: str, warned: bool
+) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text(f"text\tlabel\n{text}\tyes\nb c\tno\n")
+    task = registry.load("classify", settings(train=str(path), dev=str(path)), tokenizer)
+    console = miniature.console()
+    stage._report(task, tokenizer, console)
+    assert ("does not know" in console.file.getvalue()) is warned
