@@ -22,6 +22,7 @@ from ml_collections import config_flags
 
 from mobilebert_jax import storage
 from mobilebert_jax.ablations import variants
+from mobilebert_jax.config import validation
 from mobilebert_jax.config.config_dict import from_config_dict
 from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 from mobilebert_jax.distributed.cluster import Cluster, check
@@ -234,6 +235,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: Command, console: rich.console.Console) -> None:
+    for remark in validation.remarks(command.config):
+        console.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if command.dry_run:
         from mobilebert_jax.pipeline import dry_run
 

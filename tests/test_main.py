@@ -79,6 +79,16 @@ def test_an_experiment_is_found_by_its_name_from_any_folder(
     assert main_module.parse(["glue:quick"]).config.name.startswith("tag")
 
 
+def test_a_warm_up_that_is_longer_than_its_stage_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main_module.main(["progressive_kt", "--dry_run", "--config.teacher.steps=40"]) == 0
+    said = capsys.readouterr().out
+    assert "teacher.optimizer.warmup_steps=100 is above teacher.steps=40" in said
+    assert "distill.optimizer" not in said
+
+
 def test_the_process_ends_with_the_code_and_without_a_traceback() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "mobilebert_jax.main", DEMO, "--config.sead=1"],

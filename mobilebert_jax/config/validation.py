@@ -66,6 +66,20 @@ def _data_problems(config: Config) -> list[str]:
     return found
 
 
+def remarks(config: Config) -> list[str]:
+    """Returns a sentence for each setting that can be obeyed only in part."""
+    found = []
+    for stage in ("teacher", "transfer", "distill"):
+        settings = getattr(config, stage)
+        warmup = settings.optimizer.warmup_steps
+        if stage in config.stages and warmup > settings.steps:
+            found.append(
+                f"{stage}.optimizer.warmup_steps={warmup} is above {stage}.steps={settings.steps}: "
+                "the learning rate rises to the end and only then reaches its peak"
+            )
+    return found
+
+
 def _optimizer_problems(config: Config) -> list[str]:
     """Names without a dot; a function that a full name calls is looked for when it is built."""
     found = []

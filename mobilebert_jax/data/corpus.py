@@ -211,6 +211,15 @@ def _root(pattern: str) -> str:
     return "/".join(folders[:plain]) or ("/" if pattern.startswith("/") else ".")
 
 
+def _is_broken_link(path: str, source: Source) -> bool:
+    if os.path.islink(path) and not os.path.exists(path):
+        raise InputError(
+            f"{source.label} matches {path}, a link to {os.readlink(path)}, which is not there; "
+            "mend or remove the link"
+        )
+    return False
+
+
 def _files(source: Source) -> list[tuple[str, str, int, str]]:
     """`(path, name, bytes, checksum)` of the files that the pattern matches, sorted by name.
 
@@ -225,7 +234,7 @@ def _files(source: Source) -> list[tuple[str, str, int, str]]:
         else [
             (path, os.path.getsize(path), "")
             for path in glob.glob(pattern, recursive=True)
-            if os.path.isfile(path)
+            if os.path.isfile(path) or _is_broken_link(path, source)
         ]
     )
     if found:

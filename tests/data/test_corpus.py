@@ -243,3 +243,10 @@ def test_another_text_of_the_same_size_and_time_has_another_fingerprint(tmp_path
     path.write_text("six\n")
     os.utime(path, ns=(1, 1))
     assert corpus.fingerprint(source) != first
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(InputError, match=r"b\.txt, a link to .*gone\.txt, which is not there"):
+        corpus.fingerprint(corpus.Source(1.0, "text", f"{tmp_path}/*.txt"))
