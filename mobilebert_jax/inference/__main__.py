@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.exit_codes import INPUT_ERROR_CODE
+from mobilebert_jax.exit_codes import INPUT_ERROR_CODE, INTERRUPTED_CODE
 from mobilebert_jax.inference import requests as items_lib
 from mobilebert_jax.inference.requests import Item
+
+WRITE_ERROR_CODE = 1
 
 MODES = {
     "fill-mask": "the likeliest pieces for every [MASK] of a text",
@@ -124,22 +126,54 @@ def _line(item: Item, found: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answers standard input and returns the exit code; answers to lines before a mistake stay."""
+    """Answers standard input and returns the exit code; answers to lines before a mistake stay.
+
+    As a Unix filter: 0 done, 1 output cannot be written, 2 mistake in the input, 130 interrupted.
+    """
     try:
+        for name in ("stdin", "stdout"):
+            if getattr(sys, name) is None:
+                raise InputError(f"{name} is closed")
         options = parse(arguments)
         answer, at_once = _answerer(options)
         lines = items_lib.read(sys.stdin.buffer, "standard input")
         for group in items_lib.in_groups(lines, at_once):
             for item, found in _answered(answer, group):
-                print(_line(item, found))
-            sys.stdout.flush()
+                _write(_line(item, found) + "\n")
+            _write("", flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return INPUT_ERROR_CODE
+    except KeyboardInterrupt:
+        _discard_output()
+        return INTERRUPTED_CODE
     except BrokenPipeError:
-        # Who reads has seen enough; without this Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # who reads has seen enough
+    except _OutputError as error:
+        _discard_output()
+        print(f"error: standard output cannot be written: {error}", file=sys.stderr)
+        return WRITE_ERROR_CODE
     return 0
+
+
+class _OutputError(Exception):
+    """Standard output takes no more, as on a full disk."""
+
+
+def _write(text: str, *, flush: bool = False) -> None:
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputError(error.strerror or str(error)) from None
+
+
+def _discard_output() -> None:
+    """Has what is still buffered go nowhere: Python would fail on it once more at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

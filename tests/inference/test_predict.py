@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mobilebert_jax.inference import __main__ as predict
 from mobilebert_jax.interop import own_format
 from mobilebert_jax.interop.model import Kind
 from tests.interop import exchanged
+from tests.miniature import ROOT
 
 KINDS: tuple[Kind, ...] = (
     "pretraining",
@@ -189,3 +191,35 @@ def test_a_manifest_of_another_program_is_in_nobodys_way(ask: Any, models: Path)
         assert code == 2 and "manifest.json: not JSON" in error
     finally:
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "message"),
+    [
+        ("</dev/null >&-", 2, "error: stdout is closed"),
+        ("<&-", 2, "error: stdin is closed"),
+        pytest.param(
+            "<<<'a [MASK]' >/dev/full", 1, "No space left on device", marks=pytest.mark.slow
+        ),
+        pytest.param("< <(yes 'a [MASK]') | head -n 1", 0, "", marks=pytest.mark.slow),
+    ],
+)
+def test_it_ends_as_a_unix_filter_does(
+    models: Path, redirected: str, code: int, message: str
+) -> None:
+    command = f"{sys.executable} -m mobilebert_jax.inference fill-mask --model {models}/pretraining"
+    ended = subprocess.run(
+        ["bash", "-c", f"{command} {redirected}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == code
+    assert message in ended.stderr and "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_ctrl_c_ends_it_without_a_traceback(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "_answerer", interrupted)
+    monkeypatch.setattr(predict, "_discard_output", lambda: None)
+    assert ask("a", "embed", "pretraining") == (130, "", [])
