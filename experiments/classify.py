@@ -4,10 +4,10 @@
       --config.finetune.files.train=train.csv --config.finetune.files.dev=dev.csv \\
       --config.finetune.files.text=text --config.finetune.files.label=emotion
 
-Files are .csv, .tsv or .jsonl (also .gz) with named columns; `files.second_text` names the second
-text of a pair, `files.kind=number` learns a number in place of classes, `files.test` is predicted
-into `predictions/`. Recipe: MobileBERT (Sun et al., ACL 2020), section 4.4, AdamW with warm-up and
-linear decay, three rates, chosen on the dev file by the median of three seeds.
+Files are .csv, .tsv or .jsonl (also .gz, .zst) with named columns; `files.second_text` names the
+second text of a pair, `files.kind=number` learns a number in place of classes, `files.test` is
+predicted into `predictions/`. Recipe: MobileBERT (Sun et al., ACL 2020), section 4.4, AdamW with
+warm-up and linear decay, three learning rates, chosen on the dev file by the median of three seeds.
 
 Hardware and cost: 10,000 texts of 40 tokens cost the published student about 5e14 FLOPs an epoch:
 a minute on a GPU, half an hour on two CPU cores (computed from its FLOPs).

@@ -27,6 +27,9 @@ class Rule(NamedTuple):
     mended: Callable[[Any], Any]
 
 
+_NAME_BYTES = 200  # file systems allow 255, and files beside the folder have longer names
+
+
 def _is_plain(text: str) -> bool:
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
@@ -36,16 +39,20 @@ def _plain(text: str) -> str:
 
 
 def _is_folder_name(text: str) -> bool:
-    return bool(text) and _is_plain(text) and not text.startswith(".") and "/" not in text
+    plain = bool(text) and _is_plain(text) and not text.startswith(".") and "/" not in text
+    return plain and len(text.encode()) <= _NAME_BYTES
 
 
 def _folder_name(text: str) -> str:
-    return re.sub(r"[/\s]+", "_", _plain(text)).lstrip("._") or "run"
+    short = _plain(text).encode()[:_NAME_BYTES].decode(errors="ignore")
+    return re.sub(r"[/\s]+", "_", short).lstrip("._") or "run"
 
 
 _PLAIN = Rule(_is_plain, "without line feeds and other control characters", _plain)
 _FOLDER_NAME = Rule(
-    _is_folder_name, "a plain folder name, without / and no . at its start", _folder_name
+    _is_folder_name,
+    f"a plain folder name of at most {_NAME_BYTES} bytes, without / and no . at its start",
+    _folder_name,
 )
 _NOT_ZERO = Rule(lambda number: number != 0, "from 1, or -1 for what is left", lambda _: 1)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from mobilebert_jax import storage
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.data import python_docs, text_files, tfds_source
+from mobilebert_jax.data import compressed, python_docs, text_files, tfds_source
 from mobilebert_jax.data.text_files import Part
 
 KINDS = ("python_docs", "text", "wikiextractor", "jsonl", "tfds")
@@ -194,7 +194,7 @@ def _grouped(source: Source, parts: list[Part], shard_bytes: int) -> list[Shard]
     size = 0
     for part in parts:
         weight = part.stop - part.start
-        if part.path.endswith((".gz", ".zst")):
+        if part.path.endswith(compressed.ENDINGS):
             weight *= _COMPRESSION
         if held and size + weight > shard_bytes:
             shards.append(Shard(source, tuple(held)))

@@ -4,19 +4,15 @@ Files may be compressed (`.gz`, `.zst`). Every mistake in a file is an InputErro
 """
 
 import dataclasses
-import functools
 import hashlib
 import html
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import zstandard
 
 from mobilebert_jax import storage
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.data import json_lines
+from mobilebert_jax.data import compressed, json_lines
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is taken for a file that is no text of lines, and refused."""
@@ -24,7 +20,6 @@ MAX_DOCUMENT_CHARACTERS = 1 << 20
 """Plain text without a blank line for this long is handed out in pieces, to bound memory."""
 
 _READ_BYTES = 256 << 10  # of a compressed file this can become 256 MB at once, at the very worst
-_COMPRESSED = (".gz", ".zst")
 _UNREADABLE = (".bz2", ".xz", ".zip", ".7z", ".tar", ".tgz", ".lz4", ".parquet", ".pdf")
 _DOC_OPEN = re.compile(r"<doc\b(?:.*?\btitle=\"(.*)\")?.*>$")
 
@@ -59,7 +54,7 @@ def cut(path: str, name: str, size: int, part_bytes: int) -> list[Part]:
     A compressed file cannot be entered in the middle and stays whole.
     """
     file = whole(path, name, size)
-    if path.endswith(_COMPRESSED) or file.size <= part_bytes:
+    if path.endswith(compressed.ENDINGS) or file.size <= part_bytes:
         return [file]
     parts, line = [], 1
     with storage.open_bytes(path) as stream:
@@ -141,36 +136,10 @@ def _chunks(part: Part) -> Iterator[bytes]:
         raise InputError(f"{part.path} became shorter while it was being read")
 
 
-def _decompressed(part: Part, new_decoder: Callable[[], Any]) -> Iterator[bytes]:
-    """Yields the content of a file of one or more compressed frames."""
-    decoder = None
-    try:
-        for chunk in _chunks(part):
-            while chunk:
-                decoder = decoder or new_decoder()
-                data = decoder.decompress(chunk)
-                chunk = b""
-                if decoder.eof:
-                    chunk, decoder = decoder.unused_data, None
-                yield data
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise InputError(f"{part.path} is damaged and cannot be decompressed: {error}") from error
-    if decoder is not None:  # both decoders end silently within a frame
-        raise InputError(f"{part.path} ends in the middle of its compressed data; copy it again")
-
-
-def _content(part: Part) -> Iterator[bytes]:
-    if part.path.endswith(".gz"):
-        return _decompressed(part, functools.partial(zlib.decompressobj, wbits=31))
-    if part.path.endswith(".zst"):
-        return _decompressed(part, zstandard.ZstdDecompressor().decompressobj)
-    return _chunks(part)
-
-
 def _lines(part: Part) -> Iterator[tuple[int, str]]:
     """Yields `(number, line)` without the white space around the line; blank lines too."""
     number, offset, rest = part.line, part.start, b""
-    for chunk in _content(part):
+    for chunk in compressed.content(part.path, _chunks(part)):
         data = rest + chunk
         end = data.rfind(b"\n") + 1
         block, rest = data[:end], data[end:]
@@ -192,7 +161,7 @@ def _decoded(block: bytes, path: str, offset: int, number: int) -> str:
     try:
         text = block.decode()
     except UnicodeDecodeError as error:
-        where = "decompressed " if path.endswith(_COMPRESSED) else ""
+        where = "decompressed " if path.endswith(compressed.ENDINGS) else ""
         raise InputError(
             f"{path} is not UTF-8: byte 0x{block[error.start]:02x} at {where}offset "
             f"{offset + error.start} (line {number + block.count(10, 0, error.start)}); convert it "

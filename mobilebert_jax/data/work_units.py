@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobilebert_jax.data import corpus
+from mobilebert_jax.data import compressed, corpus
 
 SHARD_BYTES = 4 << 20
 """Text of one unit: small enough that two cores share a small corpus evenly."""
@@ -64,7 +64,7 @@ def limited(units: Sequence[Unit], max_bytes: int) -> list[Unit]:
 
 def _most_text(shard: corpus.Shard) -> int:
     """Bytes of text that a shard holds at most; its file's size where that is known to bound it."""
-    compressed = any(part.path.endswith((".gz", ".zst")) for part in shard.parts)
+    compressed = any(part.path.endswith(compressed.ENDINGS) for part in shard.parts)
     if shard.source.kind in ("python_docs", "tfds") or compressed:
         return _UNBOUNDED
     return sum(part.stop - part.start for part in shard.parts)

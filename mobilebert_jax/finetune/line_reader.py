@@ -1,21 +1,22 @@
 """Lines of text files, and the checks on what stands in them that all readers of tasks share."""
 
-import gzip
+import functools
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from mobilebert_jax import storage
 from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.data import compressed
 
+_READ_BYTES = 1 << 20
 _LARGEST = 3.4e38
 """What training can hold."""
 
 
 def numbered(path: str) -> Iterator[tuple[int, str]]:
-    r"""Yields `(number from 1, line)` of a UTF-8 file, compressed if its name ends with `.gz`.
+    r"""Yields `(number from 1, line)` of a UTF-8 file, compressed if named `.gz` or `.zst`.
 
     A line ends at `\n` or `\r\n`, never at other separators of Unicode, which occur within texts.
     A byte-order mark is no part of the first line. Raises InputError if the file is missing (with
@@ -24,9 +25,9 @@ def numbered(path: str) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with storage.open_bytes(path) as file:
-            stream = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
-            for number, line in enumerate(stream, 1):
-                text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+            chunks = iter(functools.partial(file.read, _READ_BYTES), b"")
+            for number, line in enumerate(_lines(compressed.content(path, chunks)), 1):
+                text = line.removesuffix(b"\r").decode()
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
         found = error.object[error.start]
@@ -37,14 +38,19 @@ def numbered(path: str) -> Iterator[tuple[int, str]]:
             "line; convert the file first, for example with: "
             f"iconv -f {'UTF-16' if utf_16 else 'ISO-8859-1'} -t UTF-8"
         ) from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputError(
-            f"{path} is damaged after line {number} and cannot be decompressed: {error}"
-        ) from error
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}; {beside(path)}"
         ) from error
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def beside(path: str) -> str:

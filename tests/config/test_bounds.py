@@ -83,7 +83,15 @@ def test_a_number_beyond_either_end_is_refused_with_the_range_and_the_nearest(
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("a\nb", "ab"), ("a/b c", "a_b_c"), ("", "run"), ("..", "run"), ("\x00", "run")],
+    [
+        ("a\nb", "ab"),
+        ("a/b c", "a_b_c"),
+        ("", "run"),
+        ("..", "run"),
+        ("\x00", "run"),
+        ("x" * 300, "x" * 200),
+        ("پ" * 150, "پ" * 100),
+    ],
 )
 def test_a_name_is_a_plain_folder_name(name: str, near: str) -> None:
     assert refused("name", name).endswith(f"the nearest is {near!r}")

@@ -250,3 +250,22 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
     with pytest.raises(InputError, match=r"b\.txt, a link to .*gone\.txt, which is not there"):
         corpus.fingerprint(corpus.Source(1.0, "text", f"{tmp_path}/*.txt"))
+
+
+@pytest.mark.parametrize("zeros", [1, 512, 300_000])
+def test_zeros_at_the_end_of_a_gzip_file_are_padding(tmp_path: Path, zeros: int) -> None:
+    packed = gzip.compress(b"one\n\ntwo\n") + bytes(zeros)
+    (tmp_path / "a.gz").write_bytes(packed)
+    assert _lines(f"text:{tmp_path}/a.gz") == [("one",), ("two",)]
+    (tmp_path / "b.gz").write_bytes(packed + gzip.compress(b"\nthree\n"))
+    assert _lines(f"text:{tmp_path}/b.gz") == [("one",), ("two",), ("three",)]
+    (tmp_path / "c.gz").write_bytes(bytes(zeros))
+    with pytest.raises(InputError, match=r"damaged|ends in the middle"):
+        _read(f"text:{tmp_path}/c.gz")
+
+
+def test_a_long_window_of_zstd_is_read(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.zst").write_bytes(packed.compress(b"one\n\ntwo\n") + packed.flush())
+    assert _lines(f"text:{tmp_path}/a.zst") == [("one",), ("two",)]

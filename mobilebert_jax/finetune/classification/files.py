@@ -24,7 +24,7 @@ class _Row(NamedTuple):
 
 
 def read(files: Files) -> TaskData[Example]:
-    """Reads the files by their endings, `.csv`, `.tsv` or `.jsonl`, each also with `.gz`.
+    """Reads the files by their endings, `.csv`, `.tsv` or `.jsonl`, each also with `.gz` or `.zst`.
 
     CSV follows RFC 4180; quotes in TSV are literal. The first line names the columns; rows are
     called by their number from 0. Classes are the sorted labels of the training file. Test files
@@ -105,7 +105,8 @@ def _examples(rows: Sequence[_Row], labels: Sequence[str]) -> list[Example]:
 def _rows(files: Files, path: str, labelled: bool = True) -> Iterator[_Row]:
     """Yields texts and label of each row; without `labelled` the label may be missing."""
     columns = [files.text, *([files.second_text] if files.second_text else [])]
-    ending = os.path.splitext(path.removesuffix(".gz"))[1]
+    plain = path.removesuffix(".gz").removesuffix(".zst")
+    ending = os.path.splitext(plain)[1]
     if ending == ".jsonl":
         yield from _json_rows(path, columns, files.label, labelled)
     elif ending in (".csv", ".tsv"):
@@ -113,8 +114,8 @@ def _rows(files: Files, path: str, labelled: bool = True) -> Iterator[_Row]:
         yield from _table_rows(table, path, columns, files.label, labelled)
     else:
         raise InputError(
-            f"{path}: files end with .csv, .tsv or .jsonl, or one of these and .gz, which says "
-            "what they hold"
+            f"{path}: files end with .csv, .tsv or .jsonl, or one of these and .gz or .zst, which "
+            "says what they hold"
         )
 
 

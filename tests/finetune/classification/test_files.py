@@ -4,6 +4,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from mobilebert_jax.config.finetune import Files
 from mobilebert_jax.config.schema import InputError
@@ -20,7 +21,9 @@ def _files(folder: Path, ending: str, **contents: str | bytes) -> dict[str, str]
     for name, content in contents.items():
         path = folder / f"{name}{ending}"
         content = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+        packing = {".gz": gzip.compress, ".zst": zstandard.compress}
+        pack = packing.get(Path(ending).suffix or ending, bytes)
+        path.write_bytes(pack(content))
         paths[name] = str(path)
     return paths
 
@@ -33,7 +36,7 @@ def _plain(examples: object) -> list[tuple[object, ...]]:
     return [tuple(example)[:4] for example in examples]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
 @pytest.mark.parametrize(
     ("ending", "content", "first", "lines"),
     [
@@ -201,7 +204,7 @@ def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     path = str(tmp_path / "train.csv.gz")
     for content in (gzip.compress(_CSV.encode())[:-9], b"text,label\n"):
         Path(path).write_bytes(content)
-        with pytest.raises(InputError, match=r"train\.csv\.gz is damaged after line"):
+        with pytest.raises(InputError, match=r"train\.csv\.gz (is damaged|ends in the middle)"):
             table_files.read(Files(train=path, dev=path))
     with pytest.raises(InputError, match=r"test\.csv holds no rows"):
         _read(tmp_path, train=_CSV, dev=_CSV, test="text\n")
