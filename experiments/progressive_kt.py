@@ -96,10 +96,10 @@ def demo() -> Config:
         ),
         evaluate=Evaluate(examples=2048, batch_size=64),
         finetune=Finetune(
-            tasks=("odd_man_out",),
-            networks=("student", "control", "untrained"),
-            max_seq_length=48,
-            search=Search(batch_sizes=(32,), learning_rates=(1e-3,), epochs=(4,), seeds=(0, 1)),
+            tasks=("next_sentence",),
+            networks=("teacher", "student", "control", "untrained"),
+            max_seq_length=64,
+            search=Search(batch_sizes=(32,), learning_rates=(1e-3,), epochs=(1,), seeds=(0, 1)),
         ),
         export=Export(
             formats=("huggingface", "litert_float32", "litert_weight_int8", "litert_int8"),

@@ -77,7 +77,7 @@ def with_dependents(stages: set[str], config: Config) -> set[str]:
 
 
 def test_every_setting_changes_the_stages_it_concerns_and_no_others(tmp_path: Path) -> None:
-    finetuned = {"finetune__tasks": ("odd_man_out",), "finetune__max_seq_length": 16}
+    finetuned = {"finetune__tasks": ("next_sentence",), "finetune__max_seq_length": 16}
     config = experiment(tmp_path, stages=STAGES, **finetuned)
     before = digests(config)
     assert set(before) == set(STAGES)

@@ -56,7 +56,7 @@ class Finetune:
 
     tasks: tuple[bounds.Text, ...] = ()
     """GLUE: `cola`, `sst-2`, `mrpc`, `sts-b`, `qqp`, `mnli`, `qnli`, `rte`, `wnli`; `squad_v1.1`,
-    `squad_v2.0`; `classify` and `tag` on files of your own; `odd_man_out`, made of the documents
+    `squad_v2.0`; `classify` and `tag` on files of your own; `next_sentence`, made of the documents
     that `data.validation_fraction` keeps from pretraining."""
     source: bounds.Text = "tfds"
     """Where GLUE and SQuAD come from: `tfds`, or the folder of the official files."""

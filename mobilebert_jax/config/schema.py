@@ -50,7 +50,7 @@ FILE_TASKS = ("classify", "tag")
 """Tasks on the user's own files."""
 OPTIMIZERS = ("lamb", "adamw")
 """Those that have settings of their own; any other is the full name of a function."""
-TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "odd_man_out")
+TASKS = (*GLUE_TASKS, *SQUAD_TASKS, *FILE_TASKS, "next_sentence")
 NETWORKS = ("student", "teacher", "control", "baseline", "untrained")
 """What can be fine-tuned."""
 

@@ -14,7 +14,7 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune import line_reader
 from mobilebert_jax.finetune import tfds as tfds_tasks
 from mobilebert_jax.finetune.classification import files as table_files
-from mobilebert_jax.finetune.classification import odd_man_out, target_scaling
+from mobilebert_jax.finetune.classification import next_sentence, target_scaling
 from mobilebert_jax.finetune.classification import task as classification_task
 from mobilebert_jax.finetune.glue import files as glue_files
 from mobilebert_jax.finetune.glue import submission
@@ -47,11 +47,11 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
         return tagging_task.load(
             name, _file_title(settings), sentences, tokenizer, settings.max_seq_length
         )
-    if name == "odd_man_out":
-        data = odd_man_out.read(
+    if name == "next_sentence":
+        data = next_sentence.read(
             config.data.source, config.data.validation_fraction, config.execution.workers
         )
-        title = "Odd man out"
+        title = "Next sentence"
     else:
         data, title = table_files.read(settings.files), _file_title(settings)
     metrics = CLASS_METRICS if data.labels else NUMBER_METRICS
@@ -121,7 +121,7 @@ def fingerprint(name: str, config: Config) -> Any:
     Files are hashed whole.
     """
     settings, files = config.finetune, config.finetune.files
-    if name == "odd_man_out":
+    if name == "next_sentence":
         return {
             "sources": corpus.fingerprints(config.data.source),
             "validation_fraction": config.data.validation_fraction,

@@ -118,13 +118,13 @@ def _check(config: Config, role: str, network: Pretrained) -> None:
     sweep.check(config, network.model, role)
     kept = network.validation_fraction
     if (
-        "odd_man_out" in config.finetune.tasks
+        "next_sentence" in config.finetune.tasks
         and kept is not None
         and config.data.validation_fraction > kept
     ):
         raise InputError(
-            f"the task 'odd_man_out' would read documents that {network.directory} was trained on: "
-            f"data.validation_fraction={config.data.validation_fraction} there was {kept}; set "
+            f"the task 'next_sentence' would read documents that {network.directory} was trained "
+            f"on: data.validation_fraction={config.data.validation_fraction} there was {kept}; set "
             "it to at most that"
         )
     if config.tokenizer.path:

@@ -117,7 +117,7 @@ def test_all_mistakes_are_listed_at_once() -> None:
 @pytest.mark.parametrize(
     "finetune",
     [
-        Finetune(tasks=("cola", "squad_v1.1", "squad_v2.0", "odd_man_out")),
+        Finetune(tasks=("cola", "squad_v1.1", "squad_v2.0", "next_sentence")),
         Finetune(tasks=("mnli", "classify"), files=Files(train="a.csv", dev="b.csv")),
         Finetune(tasks=("squad_v2.0",), files=Files(train="a.json", dev="b.json", test="c.json")),
         Finetune(

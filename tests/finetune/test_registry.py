@@ -17,7 +17,7 @@ from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune import registry, stage
 from mobilebert_jax.finetune import tfds as tfds_tasks
-from mobilebert_jax.finetune.classification import odd_man_out
+from mobilebert_jax.finetune.classification import next_sentence
 from mobilebert_jax.finetune.examples import Example, TaskData
 from mobilebert_jax.finetune.glue.tasks import GLUE, GlueTask
 from tests import miniature
@@ -88,14 +88,14 @@ def write_tags(folder: Path, name: str = "train.conll") -> str:
 
 
 TWO_SENTENCES = TaskData(
-    ("original", "replaced"), [Example("0", "a", None, 1.0, "json")],
+    ("next", "other"), [Example("0", "a", None, 1.0, "json")],
     {"dev": [Example("1", "b", None, 0.0, "ast")]}, {}, {},
 )  # fmt: skip
 
 
 def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
     """Writes files for every task and returns the configuration that reads each."""
-    monkeypatch.setattr(odd_man_out, "read", lambda source, held_out, workers: TWO_SENTENCES)
+    monkeypatch.setattr(next_sentence, "read", lambda source, held_out, workers: TWO_SENTENCES)
     found = {}
     for name, task in GLUE.items():
         write_glue(folder, task)
@@ -106,7 +106,7 @@ def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Confi
     table, tags = write_table(folder), write_tags(folder)
     found["classify"] = settings(train=table, dev=table)
     found["tag"] = settings(train=tags, dev=tags)
-    found["odd_man_out"] = settings()
+    found["next_sentence"] = settings()
     return found
 
 
@@ -129,7 +129,7 @@ def test_every_task_of_the_configuration_is_loaded(
     assert set(tasks["mnli"].test) == {"matched", "mismatched", "ax"}
     assert tasks["squad_v1.1"].main == ("exact_match", "f1")
     assert tasks["squad_v2.0"].main == ("exact", "f1")
-    assert tasks["odd_man_out"].labels == ("original", "replaced")
+    assert tasks["next_sentence"].labels == ("next", "other")
     assert (tasks["classify"].main, tasks["classify"].title) == (("accuracy",), "train.csv")
 
 
@@ -286,10 +286,10 @@ def test_identity_of_tfds_is_name_and_version(
     assert found["tfds"] == "squad/v2.0" and len(found["test"]) == 64
 
 
-def test_identity_of_odd_man_out_is_the_text_and_the_share(tmp_path: Path) -> None:
+def test_identity_of_next_sentence_is_the_text_and_the_share(tmp_path: Path) -> None:
     config = settings()
     execution = dataclasses.replace(config.execution, runs_dir=str(tmp_path / "runs"))
-    found = registry.fingerprint("odd_man_out", dataclasses.replace(config, execution=execution))
+    found = registry.fingerprint("next_sentence", dataclasses.replace(config, execution=execution))
     assert found["validation_fraction"] == Config().data.validation_fraction
     (text,) = found["sources"]
     assert "numpy" in [name for name, _ in text["distributions"]]

@@ -380,7 +380,7 @@ def test_what_cannot_be_fine_tuned_is_refused(
     missing = refusal(sweep("rte", finetune__source=str(tmp_path / "nothing")))
     assert "nothing/RTE/train.tsv is missing" in missing and "dl.fbaipublicfiles.com" in missing
     # The pretrained stage of these tests kept a fifth of its documents from training.
-    seen = refusal(sweep("odd_man_out", data__validation_fraction=0.3))
+    seen = refusal(sweep("next_sentence", data__validation_fraction=0.3))
     assert "data.validation_fraction=0.3 there was 0.2" in seen
 
 
