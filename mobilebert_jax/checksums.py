@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from mobilebert_jax import storage
 
 NAME = "checksums.json"
-CHUNK_BYTES = 1 << 22
 
 Listing = Mapping[str, tuple[int, str] | list[Any]]
 """Size and SHA-256 of each file, by its path in the folder; no SHA-256 where the size is enough."""
@@ -70,8 +70,5 @@ def _problem(folder: Path, name: str, found: dict[str, int], size: int, digest: 
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    with storage.open_bytes(os.fspath(path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mobilebert_jax.config.schema import InputError
 
@@ -244,7 +244,7 @@ def size(path: str) -> int:
     return os.path.getsize(path)
 
 
-def open_bytes(path: str) -> IO[bytes]:
+def open_bytes(path: str) -> io.BufferedReader:
     """Opens a file to be read from any place on."""
     if is_remote(path):
         return io.BufferedReader(_filesystem().open(path, "rb"), 1 << 20)

@@ -1,7 +1,6 @@
 """What every stream of training batches is: batches by step number, some of them made ahead."""
 
 import abc
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +22,6 @@ class Batches(abc.ABC):
         """Rows of the global batch."""
         self.rows = rows
         """Rows that this process makes."""
-        self.waited_s = 0.0
-        """Seconds that consumers of `iterate` have waited for a batch."""
 
     @abc.abstractmethod
     def __getitem__(self, step: int) -> Batch:
@@ -48,9 +45,6 @@ class Batches(abc.ABC):
                 for step in range(start, stop):
                     while len(ahead) < min(prefetch + 1, stop - step):
                         ahead.append(thread.submit(self.__getitem__, step + len(ahead)))
-                    began = time.perf_counter()
-                    batch = ahead.popleft().result()
-                    self.waited_s += time.perf_counter() - began
-                    yield batch
+                    yield ahead.popleft().result()
             finally:
                 thread.shutdown(cancel_futures=True)

@@ -6,18 +6,15 @@ A record has two features, both int32 vectors: `tokens` [T] without special toke
 shards holds T of every record, so that opening a dataset does not read it.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from etils import epath
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from tensorflow_datasets.core import example_serializer, file_adapters, naming, splits
-from tensorflow_datasets.core.utils import version
+from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mobilebert_jax.config.schema import InputError
@@ -121,33 +118,18 @@ def write_metadata(
     folder: Path, label: str, shard_lengths: dict[str, list[int]], num_bytes: dict[str, int]
 ) -> None:
     """Writes what TFDS needs to open `folder`: records of each shard and bytes of each split."""
-    identity = tfds.core.DatasetIdentity(
-        name=NAME, version=version.Version(_VERSION), data_dir=os.fspath(folder), module_name=""
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
         features=features(),
+        version=_VERSION,
+        split_infos=[
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes[split])
+            for split, lengths in shard_lengths.items()
+        ],
+        check_data=False,  # reading an example of ArrayRecord that way needs TensorFlow
         description=f"Tokenised documents of {label}.",
         disable_shuffling=True,
     )
-    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
-    template = naming.ShardedFileTemplate(
-        data_dir=epath.Path(folder), dataset_name=NAME, filetype_suffix="array_record"
-    )
-    info.set_splits(
-        splits.SplitDict(
-            [
-                splits.SplitInfo(
-                    name=split,
-                    shard_lengths=lengths,
-                    num_bytes=num_bytes[split],
-                    filename_template=template.replace(split=split),
-                )
-                for split, lengths in shard_lengths.items()
-            ]
-        )
-    )
-    info.write_to_directory(folder)
 
 
 def _vector(feature: Any) -> NDArray[np.int32]:

@@ -60,9 +60,6 @@ class SentencePiece(Tokenizer):
     def _encode_after_mask(self, text: str) -> list[int]:
         return self._unprefixed.encode(text)
 
-    def _join(self, ids: list[int]) -> str:
-        return self._processor.decode(ids)
-
     def _starts_word(self, pieces: list[str]) -> np.ndarray:
         return np.array([p[0] == "▁" or unicodedata.category(p[0])[0] in "PS" for p in pieces])
 

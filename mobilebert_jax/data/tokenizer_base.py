@@ -2,7 +2,6 @@
 
 import abc
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -81,27 +80,12 @@ class Tokenizer(abc.ABC):
         """Returns the ids of text that follows a mask token with nothing between them."""
 
     @abc.abstractmethod
-    def _join(self, ids: list[int]) -> str:
-        """Returns the text of ids none of which is special."""
-
-    @abc.abstractmethod
     def _starts_word(self, pieces: list[str]) -> np.ndarray:
         """Returns bool [size], true where a piece begins a word."""
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the vocabulary's spelling of each id."""
         return [self._pieces[i] for i in ids]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Returns readable text; padding is dropped, other special tokens keep their spelling."""
-        special = set(self.special_ids)
-        parts: list[str] = []
-        for is_special, group in itertools.groupby(ids, special.__contains__):
-            if is_special:
-                parts += [self._pieces[i] for i in group if i != self.pad]
-            else:
-                parts.append(self._join([int(i) for i in group]))
-        return " ".join(part for part in parts if part)
 
     def encode_with_mask(self, text: str) -> list[int]:
         """Returns the ids of a sentence in which `[MASK]`, or the vocabulary's own mask token,

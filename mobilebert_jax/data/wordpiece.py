@@ -92,9 +92,6 @@ class WordPiece(Tokenizer):
     def _encode_after_mask(self, text: str) -> list[int]:
         return self.encode([text])[0]
 
-    def _join(self, ids: list[int]) -> str:
-        return " ".join(self.pieces(ids)).replace(" ##", "")
-
     def _starts_word(self, pieces: list[str]) -> np.ndarray:
         return np.array([not piece.startswith("##") for piece in pieces])
 

@@ -31,16 +31,13 @@ _END = np.iinfo(np.int64).max
 Params = dict[str, Any]
 
 
-def export(
-    model: Model, path: Path, *, mask: Mask = "additive", inputs: Inputs | None = None
-) -> Verified:
+def export(model: Model, path: Path, *, mask: Mask = "additive") -> Verified:
     """Writes a `.onnx` file with the inputs `forward.INPUTS`, int32 [batch, length] each.
 
     Args:
       model: the network.
       path: where the file goes.
       mask: how padding is hidden.
-      inputs: examples to compare with; by default those of `verification.examples`.
 
     Raises InputError for a missing package and for a file that differs from ours.
     """
@@ -53,7 +50,7 @@ def export(
         path,
         proto.SerializeToString(),
         runner,
-        inputs=inputs or verification.examples(model, length),
+        inputs=verification.examples(model, length),
         mask=mask,
     )
 

@@ -1,7 +1,8 @@
 """One table of the same tensors: our parameters, Hugging Face's files, the authors' checkpoints.
 
 Ours keep the tensors of all blocks stacked along a leading layer axis; both others keep each apart.
-Dense kernels are [in, out] in ours and in TensorFlow, [out, in] in Hugging Face. Pure numpy.
+Dense kernels are [in, out] in ours and in TensorFlow, [out, in] in Hugging Face. All arrays are
+numpy's.
 
 Source: module names of `transformers` (modeling_mobilebert.py, modeling_bert.py); variable names of
 the authors' MobileBERT code and of BERT's.
@@ -10,6 +11,7 @@ the authors' MobileBERT code and of BERT's.
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import flax.traverse_util
 import numpy as np
 
 from mobilebert_jax.interop.model import TASK_KINDS, Kind
@@ -85,16 +87,6 @@ def tied(config: ModelConfig, kind: Kind) -> dict[str, str]:
     }
 
 
-def names(config: ModelConfig, kind: Kind, naming: Naming) -> list[str]:
-    """Returns the names of all tensors of a network in the other naming, those of blocks apart."""
-    return [
-        name.replace(LAYER, str(layer))
-        for tensor in table(config, kind)
-        if (name := getattr(tensor, naming))
-        for layer in range(config.layers if tensor.stacked else 1)
-    ]
-
-
 def to_params(
     config: ModelConfig, kind: Kind, naming: Naming, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -102,7 +94,7 @@ def to_params(
 
     Raises KeyError for a tensor of `table` that is missing.
     """
-    params: dict[str, Any] = {}
+    params: dict[str, np.ndarray] = {}
     for tensor in table(config, kind):
         name = getattr(tensor, naming)
         arrays = [
@@ -110,12 +102,9 @@ def to_params(
             for layer in range(config.layers if tensor.stacked else 1)
         ]
         arrays = [array.T if naming in tensor.transposed else array for array in arrays]
-        *folders, leaf = tensor.path.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = np.stack(arrays) if tensor.stacked else np.ascontiguousarray(arrays[0])
-    return params
+        array = np.stack(arrays) if tensor.stacked else np.ascontiguousarray(arrays[0])
+        params[tensor.path] = array
+    return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
 def to_tensors(
@@ -125,12 +114,10 @@ def to_tensors(
 
     Raises KeyError for a parameter of `table` that is missing.
     """
+    flat = flax.traverse_util.flatten_dict(dict(params), sep="/")
     found: dict[str, np.ndarray] = {}
     for tensor in table(config, kind):
-        leaf: Any = params
-        for folder in tensor.path.split("/"):
-            leaf = leaf[folder]
-        array = np.asarray(leaf)
+        array = np.asarray(flat[tensor.path])
         for layer in range(config.layers if tensor.stacked else 1):
             part = array[layer] if tensor.stacked else array
             name = getattr(tensor, naming).replace(LAYER, str(layer))

@@ -10,56 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.forward import Inputs, Mask
 from mobilebert_jax.interop.model import Model
 from mobilebert_jax.interop.verification import Runner, Verified
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where a file runs; the CPU, on which it is compared with ours, has to be among them."""
 
 
-def export(
-    model: Model,
-    path: Path,
-    *,
-    length: int | None = None,
-    batch: int | None = None,
-    platforms: tuple[str, ...] = PLATFORMS,
-    mask: Mask = "additive",
-) -> Verified:
+def export(model: Model, path: Path, *, mask: Mask = "additive") -> Verified:
     """Writes a file with the inputs of `forward.INPUTS`, int32 [batch, length] each.
 
-    Args:
-      model: the network.
-      path: where the file goes.
-      length: T; None leaves it open up to the network's number of positions.
-      batch: rows; None leaves it open.
-      platforms: where the program can run.
-      mask: how padding is hidden.
-
-    Raises InputError for a missing package, an impossible length, and for a file that differs from
+    Batch and length are left open, the length up to the network's number of positions. `mask` is
+    how padding is hidden. Raises InputError for a missing package and for a file that differs from
     ours.
     """
     verification.package("flatbuffers")
-    if length is not None:
-        forward.check_length(model, length)
-    if batch is not None and batch < 1:
-        raise InputError(f"batch {batch} must be at least 1, or None to leave it open")
     most = model.config.max_positions
-    # A symbol that no shape has could not be bound when the program runs.
-    if length is None:
-        b, t = jax.export.symbolic_shape("b, t", constraints=[f"t <= {most}"])
-    else:
-        (b,), t = jax.export.symbolic_shape("b"), length
-    spec = jax.ShapeDtypeStruct((batch or b, t), jnp.int32)
+    shape = jax.export.symbolic_shape("b, t", constraints=[f"t <= {most}"])
+    spec = jax.ShapeDtypeStruct(shape, jnp.int32)
     function = jax.jit(forward.function(model, mask=mask))
-    # The platform that runs here too, since the file is compared with ours before it is published.
-    wanted = tuple(dict.fromkeys((*platforms, "cpu")))
-    exported = jax.export.export(function, platforms=wanted)(spec, spec, spec)
-    inputs = verification.examples(model, length or min(64, most))
-    if batch is not None:
-        inputs = Inputs(*(np.resize(array, (batch, array.shape[1])) for array in inputs))
+    exported = jax.export.export(function, platforms=PLATFORMS)(spec, spec, spec)
+    inputs = verification.examples(model, min(64, most))
     return verification.publish(
         model, path, bytes(exported.serialize()), runner, inputs=inputs, mask=mask
     )

@@ -11,7 +11,6 @@ from typing import Literal
 
 from mobilebert_jax.config.execution import Execution, Mesh, Remat, TeacherRemat
 from mobilebert_jax.config.schema import Config
-from mobilebert_jax.plan.analytic import Cut
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology
 
@@ -57,9 +56,7 @@ class Correction:
             self.time = compiled.high_s / estimated.high_s
 
 
-def search(
-    config: Config, topology: Topology, estimate: Make, measure: Make, most: int = COMPILED_AT_MOST
-) -> list[Tried]:
+def search(config: Config, topology: Topology, estimate: Make, measure: Make) -> list[Tried]:
     """Returns the candidates that were compiled: those that fit first, the fastest first.
 
     `estimate` and `measure` make the plan of a candidate, without and with a compiler. Jobs of
@@ -68,7 +65,7 @@ def search(
     left = [(candidate, estimate(candidate)) for candidate in candidates(config, topology)]
     corrections = {kept: Correction() for kept in KEPT}
     tried: list[Tried] = []
-    while left and len(tried) < most:
+    while left and len(tried) < COMPILED_AT_MOST:
         hopeful = [
             (corrections[_kept(job.config)].time * job.high_s, index)
             for index, (_, job) in enumerate(left)
@@ -118,11 +115,6 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
 
 def _kept(config: Config) -> Kept:
     return config.execution.remat, config.execution.teacher_remat
-
-
-def cut_of(mesh: Mesh, devices: int) -> Cut:
-    """Returns the sizes of a candidate's mesh."""
-    return Cut(devices // (mesh.fsdp * mesh.model), mesh.fsdp, mesh.model)
 
 
 def overrides(config: Config, chosen: Execution) -> list[str]:

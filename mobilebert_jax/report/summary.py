@@ -39,15 +39,14 @@ def models_of(results: Results) -> dict[str, Any]:
 def comparison(results: Results) -> dict[str, float]:
     """Returns how the student compares with control, baseline and teacher on held-out text.
 
-    transfer_gain (nats) and transfer_accuracy_gain (share) are what layer-wise transfer gained: the
-    control's loss minus the student's, and the student's accuracy minus the control's. copy_gain
-    (nats) is what copied parameters and distillation gained without it: the baseline's loss minus
-    the control's.
+    transfer_gain (nats) is what layer-wise transfer gained: the control's loss minus the student's.
+    copy_gain (nats) is what copied parameters and distillation gained without it: the baseline's
+    loss minus the control's.
     loss_gain (nats) and accuracy_gain (share) are the baseline's loss minus the student's and the
     student's accuracy minus the baseline's; gap_closed is the share of the way from the baseline's
     loss to the teacher's that the student went, where the teacher is ahead of the baseline;
-    parameter_share and flops_share are the student's part of the teacher's. A key is absent where
-    a model it needs is.
+    parameter_share is the student's part of the teacher's. A key is absent where a model it needs
+    is.
     """
     models = results.get("models", {})
     student, teacher, baseline = (models.get(name) for name in ("student", "teacher", "baseline"))
@@ -55,8 +54,6 @@ def comparison(results: Results) -> dict[str, float]:
     found: dict[str, float] = {}
     if student and control:
         found["transfer_gain"] = control["masked_lm_loss"] - student["masked_lm_loss"]
-        accuracy_gain = student["masked_lm_accuracy"] - control["masked_lm_accuracy"]
-        found["transfer_accuracy_gain"] = accuracy_gain
     if control and baseline:
         found["copy_gain"] = baseline["masked_lm_loss"] - control["masked_lm_loss"]
     if student and baseline:
@@ -64,7 +61,6 @@ def comparison(results: Results) -> dict[str, float]:
         found["accuracy_gain"] = student["masked_lm_accuracy"] - baseline["masked_lm_accuracy"]
     if student and teacher:
         found["parameter_share"] = student["parameters"] / teacher["parameters"]
-        found["flops_share"] = student["forward_gflops"] / teacher["forward_gflops"]
     if student and teacher and baseline and baseline["masked_lm_loss"] > teacher["masked_lm_loss"]:
         headroom = baseline["masked_lm_loss"] - teacher["masked_lm_loss"]
         found["gap_closed"] = found["loss_gain"] / headroom

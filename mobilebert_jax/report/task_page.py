@@ -69,14 +69,13 @@ def headline(finetuned: Finetuned) -> str:
 
 
 def _origins(finetuned: Finetuned) -> list[dict[str, str]]:
-    """Returns of each network the folder of its parameters and their digest."""
+    """Returns of each network the folder of its parameters."""
     found = {}
     for task in finetuned["tasks"]:
         for network in task["networks"]:
             found[network["network"]] = {
                 "network": network["network"],
                 "pretrained": network["pretrained"],
-                "digest": network["pretrained_digest"][:8],
             }
     return [found[name] for name in task_summary.NETWORKS if name in found]
 

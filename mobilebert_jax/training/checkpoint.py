@@ -101,7 +101,7 @@ class Checkpoints:
         before anything is written, when a parameter is not finite.
         """
         _check_finite(state.params, self._directory)
-        self._save(step, params=state.params, opt_state=_named(state.opt_state))
+        self._save(step, params=state.params, opt_state=state.opt_state)
 
     def save_params(self, params: Params, step: int) -> None:
         """As `save`, of parameters that are not trained any further."""
@@ -152,15 +152,12 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(abstract.params),
-                opt_state=ocp.args.StandardRestore(_named(abstract.opt_state)),
+                opt_state=ocp.args.StandardRestore(abstract.opt_state),
             ),
         )
-        structure = jax.tree.structure(abstract.opt_state)
-        leaves = [restored["opt_state"][name] for name in _named(abstract.opt_state)]
-        opt_state = jax.tree.unflatten(structure, leaves)
         sharding = abstract.step.sharding
         step_array = jax.jit(lambda: jnp.int32(step), out_shardings=sharding)()
-        return State(restored["params"], opt_state, step_array)
+        return State(restored["params"], restored["opt_state"], step_array)
 
     def wait(self) -> None:
         """Waits for the save under way and for its checksums; raises as `save` does."""
@@ -197,12 +194,6 @@ def _check_finite(params: Params, directory: Path) -> None:
             f"not finite, first {names[0]}; they are not saved, and the checkpoint before them is "
             "the newest"
         )
-
-
-def _named(opt_state: Any) -> dict[str, Any]:
-    """Returns the leaves of an optimiser's state by name, for storage knows no tuples."""
-    leaves = jax.tree_util.tree_leaves_with_path(opt_state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager

@@ -51,17 +51,17 @@ class Meters:
         console: Console,
         peak_flops: float | None = None,
     ) -> None:
-        self._stage, self._start, self._stop = stage, start, stop
+        self._start, self._stop = start, stop
         self._log_every = log_every
         self._pending: tuple[int, Metrics, int, float] | None = None
         self._peak_flops = peak_flops
-        self._clock = _ActiveClock()
+        self._paused = 0.0
         self._finished: deque[_Finished] = deque(maxlen=RATE_WINDOW + 1)
         self._files = _Files(directory, stage, start) if jax.process_index() == 0 else None
         self._line = _ProgressLine(console, stage, start, stop)
 
     def __enter__(self) -> "Meters":
-        self._finished.append(_Finished(self._clock.now(), 0, 0.0))
+        self._finished.append(_Finished(self._now(), 0, 0.0))
         self._line.open()
         return self
 
@@ -106,16 +106,16 @@ class Meters:
 
     @contextlib.contextmanager
     def pausing(self, label: str) -> Iterator[None]:
-        """Shows `label` and keeps the time spent inside out of the rates; may be nested."""
+        """Shows `label` and keeps the time spent inside out of the rates."""
         if self._pending is not None:
-            # The step in flight would otherwise finish while the clock stands still.
+            # The step in flight would otherwise finish in time that does not count.
             jax.block_until_ready(self._pending[1])
-        self._clock.pause()
+        began = time.monotonic()
         self._line.note(label)
         try:
             yield
         finally:
-            self._clock.resume()
+            self._paused += time.monotonic() - began
             self._line.note("")
 
     def flush(self) -> dict[str, float] | None:
@@ -131,9 +131,7 @@ class Meters:
         read = publish or step == self._start
         values = {k: float(v) for k, v in jax.device_get(dict(metrics)).items()} if read else {}
         before = self._finished[-1]
-        self._finished.append(
-            _Finished(self._clock.now(), before.tokens + tokens, before.flops + flops)
-        )
+        self._finished.append(_Finished(self._now(), before.tokens + tokens, before.flops + flops))
         taken = _since(self._finished[0], self._finished[-1])
         rate = taken.tokens / taken.at
         seconds_left = (self._stop - 1 - step) * taken.at / (len(self._finished) - 1)
@@ -146,6 +144,10 @@ class Meters:
         if self._files is not None:
             self._files.write(row)
         return row
+
+    def _now(self) -> float:
+        """Returns the seconds of a clock that stands still in pauses."""
+        return time.monotonic() - self._paused
 
 
 class _Finished(NamedTuple):
@@ -160,29 +162,6 @@ def _since(first: _Finished, last: _Finished) -> _Finished:
     """Returns seconds, tokens and FLOPs from one step's end to another's."""
     seconds = max(last.at - first.at, 1e-9)
     return _Finished(seconds, last.tokens - first.tokens, last.flops - first.flops)
-
-
-class _ActiveClock:
-    """Seconds that were not spent in a pause."""
-
-    def __init__(self) -> None:
-        self._paused, self._depth, self._since = 0.0, 0, 0.0
-
-    def now(self) -> float:
-        at = self._since if self._depth else time.monotonic()
-        return at - self._paused
-
-    def pause(self) -> None:
-        if self._depth == 0:
-            self._since = time.monotonic()
-        self._depth += 1
-
-    def resume(self) -> None:
-        if self._depth == 0:
-            raise RuntimeError("resume() without pause()")
-        self._depth -= 1
-        if self._depth == 0:
-            self._paused += time.monotonic() - self._since
 
 
 class _Files:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def abstract_state(network: Network, optimizer: Optimizer, layout: Layout) -> St
     What the optimiser keeps in the shape of a parameter is sharded like it; all else is replicated.
     """
     whole = rules.replicated(layout.mesh)
-    like = _by_name(abstract_moment(network, layout))
+    like = flax.traverse_util.flatten_dict(abstract_moment(network, layout))
 
     def placed(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         param = like.get(_parameter_name(path))
@@ -119,11 +120,6 @@ def abstract_state(network: Network, optimizer: Optimizer, layout: Layout) -> St
 def abstract_moment(network: Network, layout: Layout) -> Params:
     """Returns shapes and shardings of what an optimiser keeps in the shape of the parameters."""
     return _abstract(network, layout.mesh, cut_fsdp=True)
-
-
-def _by_name(params: Params) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {tuple(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _parameter_name(path: Any) -> tuple[str, ...]:

@@ -65,12 +65,10 @@ def make_step(
         # A finite gradient is not enough: a learning rate may be too large for its update.
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
         finite &= jnp.isfinite(optax.tree.norm(updates))
-
-        def chosen(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
-        new_params = part.put(state.params, chosen(jax.tree.map(jnp.add, params, updates), params))
-        new_opt_state = part.put_state(state.opt_state, chosen(new_opt_state, opt_state))
+        new_params = optax.tree.where(finite, optax.apply_updates(params, updates), params)
+        new_opt_state = optax.tree.where(finite, new_opt_state, opt_state)
+        new_params = part.put(state.params, new_params)
+        new_opt_state = part.put_state(state.opt_state, new_opt_state)
         metrics = {name: mean.value() for name, mean in sums.metrics.items()}
         metrics |= {
             "loss": sums.loss,
@@ -110,10 +108,8 @@ def gradient(
             part = _sums(objective, params, teacher, rows, key, weights)
         return jax.tree.map(jnp.add, total, part), None
 
-    zero = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(lambda: _sums(objective, params, teacher, batch, key, weights)),
-    )
+    abstract = jax.eval_shape(lambda: _sums(objective, params, teacher, batch, key, weights))
+    zero = optax.tree.zeros_like(abstract)
     return jax.lax.scan(accumulate, zero, jnp.arange(micro_batches))[0]
 
 
@@ -141,5 +137,4 @@ def _sums(
 
     (total, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     # Those of parameters read in bfloat16 are added up, and updated with, in float32.
-    gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
-    return Sums(gradients, total, metrics)
+    return Sums(optax.tree.cast(gradients, jnp.float32), total, metrics)

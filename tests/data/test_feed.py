@@ -40,12 +40,6 @@ class BrokenDocuments(ListDocuments):
         return super().__getitem__(index)
 
 
-class SlowDocuments(ListDocuments):
-    def __getitem__(self, index):
-        time.sleep(0.002)
-        return super().__getitem__(index)
-
-
 def some_documents(**settings):
     return ListDocuments([[7, 3, 12], [40], [5] * 12, [9, 9, 9, 9], [2, 30, 4]], **settings)
 
@@ -230,22 +224,6 @@ def test_an_error_while_reading_is_raised_at_its_step():
     with pytest.raises(OSError, match="the disk is gone"):
         next(iterator)
     assert not feed_threads()
-
-
-def test_waiting_is_measured():
-    slow = feed_of(SlowDocuments([[10, 10]] * 5), batch_size=5)
-    assert slow.waited_s == 0.0
-    for _ in slow.iterate(0, 4, prefetch=1):
-        pass
-    assert slow.waited_s >= 0.04  # four batches of five reads at least, each of 2 ms
-    ready = feed_of(SlowDocuments([[10, 10]] * 5), batch_size=5)
-    iterator = ready.iterate(0, 2, prefetch=2)
-    next(iterator)
-    first_wait = ready.waited_s
-    time.sleep(0.5)
-    next(iterator)
-    iterator.close()
-    assert ready.waited_s - first_wait < 0.01
 
 
 # --- refusals ------------------------------------------------------------------------------------

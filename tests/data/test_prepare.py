@@ -92,7 +92,7 @@ def contents(directory: Path) -> dict[str, str]:
 def texts_of(directory: Path, split: str) -> list[str]:
     made = prepare_lib.load_tokenizer(directory)
     return [
-        made.decode(documents[i][0].tolist())
+        " ".join(made.pieces(documents[i][0].tolist())).replace(" ##", "")
         for documents in prepare_lib.open_documents(directory, split)
         for i in range(len(documents))
     ]

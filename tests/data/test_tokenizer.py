@@ -302,15 +302,6 @@ def test_lowercase_is_obeyed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decode_gives_readable_text(trained, kind):
-    made = trained[kind]
-    (ids,) = made.encode(["the quiet teacher sleeps near a library"])
-    assert made.decode(ids) == "the quiet teacher sleeps near a library"
-    framed = [made.cls, *ids, made.sep, made.pad, made.pad]
-    assert made.decode(framed) == "[CLS] the quiet teacher sleeps near a library [SEP]"
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_words_start_where_they_do_in_the_text(trained, kind):
     made = trained[kind]
     text = "the quiet baker returned near a mountain"

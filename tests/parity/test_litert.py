@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop import forward, verification
+from mobilebert_jax.interop import forward
 from mobilebert_jax.interop.litert import model as litert
 from mobilebert_jax.interop.model import Kind, Model
 from tests.interop import exchanged
@@ -39,27 +39,6 @@ def test_every_network_computes_the_same(name: str, tmp_path: Path) -> None:
     assert tuple(sorted(verified.differences)) == forward.output_names(kind)
     assert max(difference.max_rel for difference in verified.differences.values()) < 1e-5
     assert verified.bytes == (tmp_path / "network.tflite").stat().st_size
-
-
-@pytest.mark.parametrize("mode", litert.MODES)
-def test_a_batch_left_open_can_be_resized(mode: litert.Mode, tmp_path: Path) -> None:
-    model, path = network("masks_padding", "question_answering"), tmp_path / "network.tflite"
-    examples = calibration(model) if mode == "int8" else None
-    litert.export(model, path, length=LENGTH, batch=None, mode=mode, calibration=examples)
-    inputs = verification.examples(model, LENGTH)
-    together = litert.runner(path, None)(inputs)
-    apart = litert.runner(path, 1)(inputs)
-    in_fours = litert.runner(path, None)(inputs.rows(0, 4))
-    for name, array in together.items():
-        np.testing.assert_allclose(apart[name], array, atol=1e-5)
-        np.testing.assert_allclose(in_fours[name], array[:4], atol=1e-5)
-
-
-def test_a_fixed_batch_takes_rows_that_do_not_fill_it(tmp_path: Path) -> None:
-    model = network("tiny", "token_classification")
-    verified = litert.export(model, tmp_path / "network.tflite", length=LENGTH, batch=4)
-    assert verified.examples % 4
-    assert verified.differences["logits"].max_rel < 1e-5
 
 
 def test_8_bits_of_weights_take_tables_and_kernels(tmp_path: Path) -> None:
@@ -105,7 +84,6 @@ def test_weights_of_8_bits_are_nearer_to_ours_where_activations_stay_float(tmp_p
         ({"mode": "int8"}, "needs calibration examples"),
         ({"mode": "int4"}, r"'int4' is not one of .*nearest: int8"),
         ({"length": 17}, "positions for 1 to 16"),
-        ({"batch": 0}, "batch 0 must be at least 1"),
     ],
 )
 def test_impossible_files_are_refused(

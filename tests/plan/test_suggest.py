@@ -11,11 +11,11 @@ from mobilebert_jax.plan.suggest import (
     COMPILED_AT_MOST,
     KEPT,
     candidates,
-    cut_of,
     overrides,
     search,
 )
 from mobilebert_jax.plan.topology import parse
+from mobilebert_jax.sharding import mesh as mesh_lib
 
 TOPOLOGY = parse("v5e-64")
 CONFIG = Config(
@@ -23,6 +23,10 @@ CONFIG = Config(
     transfer=Transfer(batch_size=512),
     distill=Distill(batch_size=512),
 )
+
+
+def cut_of(mesh, devices):
+    return analytic.Cut(*mesh_lib.axis_sizes(mesh, devices))
 
 
 def estimate(config):

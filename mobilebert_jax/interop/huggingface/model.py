@@ -136,7 +136,7 @@ def read(folder: Path) -> Model:
     kind = settings.kind or _kind(stored, where)
     body = parameter_names.huggingface_body(settings.config)
     tensors = _renamed(stored, f"{settings.model_type}.", "" if kind == "bare" else f"{body}.")
-    config, kind = _parts(settings.config, kind, set(tensors), body)
+    config, kind = _parts(settings.config, kind, set(tensors))
     outputs = {"question_answering": 2, "multiple_choice": 1}.get(kind, settings.outputs)
     params = _params(config, kind, outputs, tensors, where)
     tokenizer = huggingface_tokenizer.read(folder)
@@ -238,9 +238,7 @@ def _renamed(stored: Mapping[str, np.ndarray], saved: str, prefix: str) -> dict[
     return found
 
 
-def _parts(
-    config: ModelConfig, kind: Kind, present: set[str], body: str
-) -> tuple[ModelConfig, Kind]:
+def _parts(config: ModelConfig, kind: Kind, present: set[str]) -> tuple[ModelConfig, Kind]:
     """Returns the settings and the kind of what the file holds, pooler and next sentence."""
     has_pooler = any(name.endswith("pooler.dense.weight") for name in present)
     has_next_sentence = f"{_NEXT_SENTENCE}weight" in present

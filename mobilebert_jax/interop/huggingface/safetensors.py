@@ -97,8 +97,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, TypeError, AttributeError, OSError) as error:
         raise InputError(
             f"{path}: not a whole safetensors file ({error}; {path.stat().st_size:,} bytes); "

@@ -11,13 +11,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import tokenizers
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop.tensorflow import sstable
 
 _KINDS = {1: "sentencepiece_unigram", 2: "sentencepiece_bpe"}
 _NORMAL, _SPACE = 1, "▁"
+_FOUR_BYTES = 5
+"""The wire type of a float."""
 
 
 class Piece(NamedTuple):
@@ -45,7 +49,7 @@ def parse(content: bytes, where: str) -> SentencePieceModel:
     """Returns the parts of a model file; raises InputError if it is not one of unigrams or BPE."""
     try:
         model = _parse(content)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (DecodeError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{where}: not a whole SentencePiece model; copy it again") from None
     if not model.kind:
         raise InputError(f"{where}: must be a unigram or BPE model, not one of words or characters")
@@ -117,20 +121,9 @@ def _merges(model: SentencePieceModel, ids: dict[str, int]) -> list[tuple[str, s
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Yields the number and value of each field: int, bytes, or float for those of four bytes."""
-    at = 0
-    value: Any
-    while at < len(message):
-        tag, at = sstable.varint(message, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = sstable.varint(message, at)
-        elif wire == 2:
-            length, at = sstable.varint(message, at)
-            value, at = message[at : at + length], at + length
-        elif wire == 5:
-            value, at = struct.unpack_from("<f", message, at)[0], at + 4
-        else:
-            raise ValueError(f"wire type {wire} at byte {at}")
-        if at > len(message):
-            raise ValueError("the last field is cut off")
-        yield tag >> 3, value
+    # To a message without fields of its own all are unknown, and it keeps them in their order.
+    for field in UnknownFieldSet(Empty.FromString(message)):
+        value = field.data
+        if field.wire_type == _FOUR_BYTES:
+            value = struct.unpack("<f", struct.pack("<I", value))[0]
+        yield field.field_number, value

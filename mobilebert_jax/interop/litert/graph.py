@@ -32,32 +32,6 @@ class Graph:
         builder.Finish(self._model.Pack(builder), _IDENTIFIER)
         return bytes(builder.Output())
 
-    def free_batch(self, probe: int) -> None:
-        """Makes the batch resizable in a graph that was converted for `probe` rows, 1 by default.
-
-        Every activation has the batch, or batch times length, as its first axis, so that what the
-        converter wrote down as shapes may leave the first axis to the runtime.
-        """
-        for operation, name in self._operations():
-            if name in ("RESHAPE", "SLICE"):
-                position = 1 if name == "RESHAPE" else 2
-                shape = self._constant(operation.inputs[position])
-                if shape[0] % probe == 0:
-                    operation.inputs = operation.inputs.copy()  # what was read cannot be changed
-                    operation.inputs[position] = self._new_constant(
-                        operation.inputs[position], np.array([-1, *shape[1:]], np.int32)
-                    )
-            if name == "RESHAPE":
-                # The constant above would be ignored for what is written here.
-                operation.builtinOptions = None
-                operation.builtinOptionsType = 0
-        for index, tensor in enumerate(self._graph.tensors):
-            shape = tensor.shape
-            if shape is None or not len(shape) or shape[0] % probe or self._is_constant(index):
-                continue
-            tensor.shapeSignature = np.array([-1, *shape[1:]], np.int32)
-            tensor.shape = np.array([shape[0] // probe, *shape[1:]], np.int32)
-
     def flatten_biases(self) -> None:
         """Gives biases of dense layers one axis.
 
@@ -106,10 +80,6 @@ class Graph:
         data = self._model.buffers[self._graph.tensors[index].buffer].data
         return data is not None and len(data) > 0
 
-    def _constant(self, index: int) -> np.ndarray:
-        data = self._model.buffers[self._graph.tensors[index].buffer].data
-        return np.frombuffer(bytes(data), np.int32)
-
     def _drop_unused_tensors(self) -> None:
         """Renumbers the tensors: calibration reads all of them, and would find these empty."""
         holders = [*self._graph.operators, self._graph]
@@ -122,15 +92,3 @@ class Graph:
         for signature in self._model.signatureDefs:
             for entry in (*signature.inputs, *signature.outputs):
                 entry.tensorIndex = numbers[entry.tensorIndex]
-
-    def _new_constant(self, like: int, values: np.ndarray) -> int:
-        """Returns the index of a new int32 tensor: the old one may serve other operations too."""
-        old = self._graph.tensors[like]
-        buffer, tensor = self._schema.BufferT(), self._schema.TensorT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
-        tensor.name = old.name + b"/%d" % len(self._graph.tensors)
-        tensor.type, tensor.shape = old.type, np.array(values.shape, np.int32)
-        tensor.buffer = len(self._model.buffers) - 1
-        self._graph.tensors.append(tensor)
-        return len(self._graph.tensors) - 1

@@ -1,7 +1,7 @@
 """LiteRT (TFLite) files: float32, int8 weights, and full integer; without TensorFlow.
 
 The program goes from JAX as StableHLO to LiteRT's converter, and what is written is run before it
-gets its name. The graph has a fixed length; its batch is fixed, or resizable.
+gets its name. The graph reads one row of a fixed length.
 
 Shapes: N examples, T positions.
 """
@@ -33,21 +33,17 @@ MODES: tuple[Mode, ...] = typing.get_args(Mode)
 
 SIGNATURE = "serving_default"
 
-_PROBE = 2
-"""Batch at which files of resizable batch are converted: of 1 the converter may drop the axis."""
-
 
 def export(
     model: Model,
     path: Path,
     *,
     length: int,
-    batch: int | None = 1,
     mode: Mode = "float32",
     calibration: Inputs | None = None,
     mask: Mask = "additive",
 ) -> Verified:
-    """Writes a `.tflite` file with the inputs `forward.INPUTS`, int32 [batch, length] each.
+    """Writes a `.tflite` file with the inputs `forward.INPUTS`, int32 [1, length] each.
 
     "weight_int8" keeps tables and kernels in 8 bits, a scale for each row or column, and computes
     in float32, as in the paper's table of quantisation (section 4.4). "dynamic_int8" is as large,
@@ -61,7 +57,6 @@ def export(
       model: the network.
       path: where the file goes.
       length: T.
-      batch: rows; None for 1 that `resize_tensor_input` changes.
       mode: what is rounded to 8 bits.
       calibration: for "int8", about 100 examples of what the network will read.
       mask: how the network itself hides padding: "clipped" after training with a quantised mask.
@@ -69,21 +64,17 @@ def export(
     Raises InputError for a missing package, an impossible length or mode, no calibration examples,
     and a float32 file that differs from ours.
     """
-    _check(model, length, batch, mode, calibration)
-    content = _converted(model, length, batch or _PROBE, mask="clipped" if mode == "int8" else mask)
-    if batch is None:
-        graph = Graph(content)
-        graph.free_batch(_PROBE)
-        content = graph.content()
+    _check(model, length, mode, calibration)
+    content = _converted(model, length, mask="clipped" if mode == "int8" else mask)
     if mode in ("weight_int8", "dynamic_int8"):
         content = _weights_in_8_bits(content, mode)
     elif calibration is not None and mode == "int8":
-        content = _in_8_bits(model.config, content, calibration, batch or 1)
+        content = _in_8_bits(model.config, content, calibration)
     verified = verification.publish(
         model,
         path,
         content,
-        lambda written: runner(written, batch),
+        runner,
         inputs=verification.examples(model, length),
         mask=mask,
         tolerance=verification.TOLERANCE if mode == "float32" else None,
@@ -93,16 +84,12 @@ def export(
     return verified
 
 
-def _check(
-    model: Model, length: int, batch: int | None, mode: Mode, calibration: Inputs | None
-) -> None:
+def _check(model: Model, length: int, mode: Mode, calibration: Inputs | None) -> None:
     forward.check_length(model, length)
     if mode not in MODES:
         raise InputError(
             f"mode {mode!r} is not one of {', '.join(MODES)}; nearest: {nearest(mode, MODES)}"
         )
-    if batch is not None and batch < 1:
-        raise InputError(f"batch {batch} must be at least 1, or None for one that can be resized")
     if mode != "int8":
         return
     if calibration is None or not len(calibration.input_ids_NT):
@@ -114,47 +101,35 @@ def _check(
         raise InputError(f"calibration examples have length {found}; the file has {length}")
 
 
-def runner(path: Path, batch: int | None = 1) -> Runner:
-    """Returns a function that runs a file row by row, or so many rows at a time.
-
-    None runs all rows at once, which a file of resizable batch allows.
-    """
+def runner(path: Path) -> Runner:
+    """Returns a function that runs a file row by row."""
     interpreter = verification.package("ai_edge_litert.interpreter").Interpreter(
         model_path=str(path)
     )
 
     def run(inputs: Inputs) -> dict[str, np.ndarray]:
-        rows = len(inputs.input_ids_NT)
-        size = rows if batch is None else batch
-        if batch is None:
-            for details in interpreter.get_input_details():
-                interpreter.resize_tensor_input(details["index"], inputs.input_ids_NT.shape)
         interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(SIGNATURE)
-        made: list[dict[str, np.ndarray]] = []
-        for batch_inputs in _batches(inputs, size):
-            made.append(signature(**dict(zip(INPUTS, batch_inputs, strict=True))))
-        return {name: np.concatenate([part[name] for part in made])[:rows] for name in made[0]}
+        made: list[dict[str, np.ndarray]] = [signature(**row) for row in _rows(inputs)]
+        return {name: np.concatenate([row[name] for row in made]) for name in made[0]}
 
     return run
 
 
-def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Yields all rows in batches of `size`, the last of which the last row fills up."""
-    for start in range(0, len(inputs.input_ids_NT), size):
-        part = inputs.rows(start, start + size)
-        missing = size - len(part.input_ids_NT)
-        yield Inputs(*(np.pad(array, ((0, missing), (0, 0)), mode="edge") for array in part))
+def _rows(inputs: Inputs) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what a file reads at a time, by the names of its inputs."""
+    for row in range(len(inputs.input_ids_NT)):
+        yield dict(zip(INPUTS, inputs.rows(row, row + 1), strict=True))
 
 
-def _converted(model: Model, length: int, batch: int, *, mask: Mask) -> bytes:
+def _converted(model: Model, length: int, *, mask: Mask) -> bytes:
     verification.package("flatbuffers")
     ir = verification.package("litert_converter.mlir.ir")
     passes = verification.package("litert_converter.mlir.passmanager")
     stablehlo = verification.package("litert_converter.mlir.dialects.stablehlo")
     converter = verification.package("litert_converter.converter_api_ext")
     function = forward.function(model, mask=mask, named_operations=True)
-    spec = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    spec = jax.ShapeDtypeStruct((1, length), jnp.int32)
     exported = jax.export.export(jax.jit(function), platforms=("cpu",))(spec, spec, spec)
     context = ir.Context()
     converter.prepare_mlir_context(context)
@@ -177,27 +152,24 @@ def _weights_in_8_bits(content: bytes, mode: Mode) -> bytes:
     return _quantized(content, recipe, None)
 
 
-def _in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs, batch: int) -> bytes:
+def _in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> bytes:
     graph = Graph(content)
     graph.flatten_biases()
     scores = graph.drop_minima()
     recipe = _integer_recipe(config)
-    ranges = _ranges(graph.content(), recipe, calibration, batch)
+    ranges = _ranges(graph.content(), recipe, calibration)
     for name in scores:
         ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
     return _quantized(graph.content(), recipe.get_quantization_recipe(), ranges)
 
 
-def _ranges(
-    content: bytes, recipe: Any, calibration: Inputs, batch: int
-) -> dict[str, dict[str, np.ndarray]]:
+def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
     """Returns the least and the largest value of every tensor over all examples.
 
     The quantiser's own average over examples would cut off what only some of them have: padding.
     """
     module = verification.package("ai_edge_quantizer.calibrator")
     update = verification.package("ai_edge_quantizer.utils.qsv_utils").min_max_update
-    rows = [dict(zip(INPUTS, part, strict=True)) for part in _batches(calibration, batch)]
     with warnings.catch_warnings():
         # Of the memory that keeping every tensor takes, which calibration is about.
         warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
@@ -205,7 +177,7 @@ def _ranges(
             content, num_threads=os.cpu_count() or 1, qsv_update_func=update
         )
         with _quiet():
-            calibrator.calibrate({SIGNATURE: rows}, recipe)
+            calibrator.calibrate({SIGNATURE: list(_rows(calibration))}, recipe)
     found: dict[str, dict[str, np.ndarray]] = calibrator.get_model_qsvs()
     return found
 

@@ -190,8 +190,10 @@ def _what_else(everything: Mapping[str, Entry], scope: str) -> str:
     wanted = f"{scope}bert/embeddings/word_embeddings"
     if not scope and any(name.startswith(f"{TEACHER}bert/") for name in everything):
         return (
-            f"its only network is the teacher under {TEACHER}; read it with scope={TEACHER!r} and "
-            "the settings of the teacher"
+            f"its only network is the teacher under {TEACHER}, which no command reads. From Python "
+            f"interop.tensorflow.model.read(path, {TEACHER!r}, settings), settings being the path "
+            "of the teacher's own bert_config.json, returns it first of two, and "
+            "interop.own_format.write(model, folder) makes a folder of it that every command reads"
         )
     if any(".ATTRIBUTES/" in name for name in everything):
         return (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop import parameter_names, shapes
+from mobilebert_jax.interop import own_format, parameter_names, reading, shapes
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.interop.tensorflow import bert_config
 from mobilebert_jax.interop.tensorflow import model as tensorflow_checkpoint
@@ -217,8 +217,11 @@ def test_the_teacher_comes_in_by_its_scope(tmp_path: Path) -> None:
     assert_same(found.params, teacher.params)
     assert set(report.read) == set(theirs)
     assert set(report.skipped) == set(student)
+    own_format.write(found, tmp_path / "own")
+    assert_same(reading.read(tmp_path / "own")[0].params, teacher.params)
     save(tmp_path, theirs)
-    with pytest.raises(InputError, match="its only network is the teacher under teacher/"):
+    message = r"the teacher under teacher/.*read\(path, 'teacher/', settings\).*own_format\.write"
+    with pytest.raises(InputError, match=message):
         tensorflow_checkpoint.read(tmp_path)
 
 
