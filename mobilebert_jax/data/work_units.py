@@ -64,8 +64,8 @@ def limited(units: Sequence[Unit], max_bytes: int) -> list[Unit]:
 
 def _most_text(shard: corpus.Shard) -> int:
     """Bytes of text that a shard holds at most; its file's size where that is known to bound it."""
-    compressed = any(part.path.endswith(compressed.ENDINGS) for part in shard.parts)
-    if shard.source.kind in ("python_docs", "tfds") or compressed:
+    packed = any(part.path.endswith(compressed.ENDINGS) for part in shard.parts)
+    if shard.source.kind in ("python_docs", "tfds") or packed:
         return _UNBOUNDED
     return sum(part.stop - part.start for part in shard.parts)
 
