@@ -173,6 +173,12 @@ def _make_tokenizer(
     if made_from is None or made_from["key"] != key:
         shutil.rmtree(folder, ignore_errors=True)
         texts = pool.map(prepare_unit.sample, sample, "reading")
+        if not any(texts):
+            raise InputError(
+                f"data.source={' + '.join(source.label for source in sources)!r} has no document "
+                "for training: all fall into the held-out part, or there is none; give more "
+                "documents (a blank line separates documents) or lower data.validation_fraction"
+            )
         pool.progress("training tokenizer", 0, 1)
         tokenizers.train((line for text in texts for line in text), settings, folder)
         atomic.write_json(folder / "made_from.json", {"key": key})

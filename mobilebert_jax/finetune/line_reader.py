@@ -83,10 +83,23 @@ def class_index(label: str, indices: dict[str, int], where: str) -> int:
     if label in indices:
         return indices[label]
     allowed = [*list(indices)[:20], "..."] if len(indices) > 20 else list(indices)
+    equal = next((known for known in indices if _are_one_number(label, known)), None)
+    if equal is not None:
+        raise InputError(
+            f"{where}: the label {label!r} is unknown, and {equal!r} is the same number in another "
+            "spelling: classes are compared as text, so write both alike"
+        )
     raise InputError(
         f"{where}: the label {label!r} is unknown; allowed are {', '.join(allowed)}; "
         f"the nearest is {nearest(label, indices)!r}"
     )
+
+
+def _are_one_number(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def score(text: str, where: str, low: float = -math.inf, high: float = math.inf) -> float:

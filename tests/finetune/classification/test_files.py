@@ -210,3 +210,11 @@ def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
         _read(tmp_path, train=_CSV, dev=_CSV, test="text\n")
     with pytest.raises(InputError, match=r"dev\.csv holds no rows"):
         _read(tmp_path, train=_CSV, dev="text,label\n")
+
+
+def test_a_number_in_another_spelling_is_said_to_be_one(tmp_path: Path) -> None:
+    paths = _files(tmp_path, ".tsv", train="text\tlabel\na\t0\nb\t1\n", dev="text\tlabel\na\t0.0\n")
+    with pytest.raises(
+        InputError, match=r"'0\.0' is unknown, and '0' is the same number in another"
+    ):
+        table_files.read(Files(**paths))
