@@ -6,14 +6,9 @@ gets its name. The graph reads one row of a fixed length.
 Shapes: N examples, T positions.
 """
 
-import contextlib
-import io
-import os
 import typing
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +17,14 @@ import numpy as np
 from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.forward import INPUTS, Inputs, Mask
+from mobilebert_jax.interop.litert import quantization
 from mobilebert_jax.interop.litert.graph import Graph
+from mobilebert_jax.interop.litert.quantization import SIGNATURE, rows_of
 from mobilebert_jax.interop.model import Model
 from mobilebert_jax.interop.verification import Runner, Verified
-from mobilebert_jax.model.attention import QUANTIZED_SCORES
-from mobilebert_jax.model.sizes import ModelConfig
 
 Mode = Literal["float32", "weight_int8", "dynamic_int8", "int8"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)
-
-SIGNATURE = "serving_default"
 
 
 def export(
@@ -67,9 +60,9 @@ def export(
     _check(model, length, mode, calibration)
     content = _converted(model, length, mask="clipped" if mode == "int8" else mask)
     if mode in ("weight_int8", "dynamic_int8"):
-        content = _weights_in_8_bits(content, mode)
+        content = quantization.weights_in_8_bits(content, floating=mode == "weight_int8")
     elif calibration is not None and mode == "int8":
-        content = _in_8_bits(model.config, content, calibration)
+        content = quantization.all_in_8_bits(model.config, content, calibration)
     verified = verification.publish(
         model,
         path,
@@ -110,16 +103,10 @@ def runner(path: Path) -> Runner:
     def run(inputs: Inputs) -> dict[str, np.ndarray]:
         interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(SIGNATURE)
-        made: list[dict[str, np.ndarray]] = [signature(**row) for row in _rows(inputs)]
+        made: list[dict[str, np.ndarray]] = [signature(**row) for row in rows_of(inputs)]
         return {name: np.concatenate([row[name] for row in made]) for name in made[0]}
 
     return run
-
-
-def _rows(inputs: Inputs) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what a file reads at a time, by the names of its inputs."""
-    for row in range(len(inputs.input_ids_NT)):
-        yield dict(zip(INPUTS, inputs.rows(row, row + 1), strict=True))
 
 
 def _converted(model: Model, length: int, *, mask: Mask) -> bytes:
@@ -143,76 +130,3 @@ def _converted(model: Model, length: int, *, mask: Mask) -> bytes:
         )
         content: bytes = converter.export_flatbuffer_to_bytes(module.operation)
     return content
-
-
-def _weights_in_8_bits(content: bytes, mode: Mode) -> bytes:
-    recipes = verification.package("ai_edge_quantizer.recipe")
-    floating = mode == "weight_int8"
-    recipe = recipes.weight_only_wi8_afp32() if floating else recipes.dynamic_wi8_afp32()
-    return _quantized(content, recipe, None)
-
-
-def _in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> bytes:
-    graph = Graph(content)
-    graph.flatten_biases()
-    scores = graph.drop_minima()
-    recipe = _integer_recipe(config)
-    ranges = _ranges(graph.content(), recipe, calibration)
-    for name in scores:
-        ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
-    return _quantized(graph.content(), recipe.get_quantization_recipe(), ranges)
-
-
-def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the least and the largest value of every tensor over all examples.
-
-    The quantiser's own average over examples would cut off what only some of them have: padding.
-    """
-    module = verification.package("ai_edge_quantizer.calibrator")
-    update = verification.package("ai_edge_quantizer.utils.qsv_utils").min_max_update
-    with warnings.catch_warnings():
-        # Of the memory that keeping every tensor takes, which calibration is about.
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-        calibrator = module.Calibrator(
-            content, num_threads=os.cpu_count() or 1, qsv_update_func=update
-        )
-        with _quiet():
-            calibrator.calibrate({SIGNATURE: list(_rows(calibration))}, recipe)
-    found: dict[str, dict[str, np.ndarray]] = calibrator.get_model_qsvs()
-    return found
-
-
-def _integer_recipe(config: ModelConfig) -> Any:
-    """Everything in 8 bits that the quantiser can do so, and tables as with weights alone."""
-    manager = verification.package("ai_edge_quantizer.recipe_manager").RecipeManager()
-    types = verification.package("ai_edge_quantizer.qtyping")
-    operation = types.TFLOperationName
-    manager.add_static_config(".*", operation.ALL_SUPPORTED, 8, 8)
-    # Scales and shifts of NoNorm are constants of these; one scale for each of their values makes a
-    # file that the interpreter refuses.
-    for elementwise in (operation.ADD, operation.MUL, operation.SUB):
-        manager.add_static_config(
-            ".*", elementwise, 8, 8, weight_granularity=types.QuantGranularity.TENSORWISE
-        )
-    manager.add_dynamic_config(".*", operation.EMBEDDING_LOOKUP, 8)
-    floats: dict[str, Any] = {"algorithm_key": "no_quantize"}
-    # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
-    # LM has a LayerNorm in every network.
-    norms = ".*norm/.*" if config.norm == "layer_norm" else ".*MaskedLM/norm/.*"
-    manager.add_quantization_config(norms, operation.ALL_SUPPORTED, **floats)
-    manager.add_quantization_config(".*", operation.OUTPUT, **floats)
-    return manager
-
-
-def _quiet() -> contextlib.AbstractContextManager[Any]:
-    """Keeps the quantiser's bars of progress, which no setting turns off, from the console."""
-    return contextlib.redirect_stderr(io.StringIO())
-
-
-def _quantized(content: bytes, recipe: Any, ranges: Any) -> bytes:
-    module = verification.package("ai_edge_quantizer.quantizer")
-    with _quiet():
-        result = module.Quantizer(bytearray(content), recipe).quantize(
-            ranges, enable_progress_bar=False, enable_progress_report=False
-        )
-    return bytes(result.quantized_model)

@@ -1,0 +1,98 @@
+"""LiteRT files in 8 bits: calibration of activation ranges, and the quantiser's recipe."""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mobilebert_jax.interop import verification
+from mobilebert_jax.interop.forward import INPUTS, Inputs
+from mobilebert_jax.interop.litert.graph import Graph
+from mobilebert_jax.model.attention import QUANTIZED_SCORES
+from mobilebert_jax.model.sizes import ModelConfig
+
+SIGNATURE = "serving_default"
+
+
+def rows_of(inputs: Inputs) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what a file reads at a time, by the names of its inputs."""
+    for row in range(len(inputs.input_ids_NT)):
+        yield dict(zip(INPUTS, inputs.rows(row, row + 1), strict=True))
+
+
+def weights_in_8_bits(content: bytes, *, floating: bool) -> bytes:
+    """Returns a float32 file with its weights in 8 bits, computed with in float32 if `floating`."""
+    recipes = verification.package("ai_edge_quantizer.recipe")
+    recipe = recipes.weight_only_wi8_afp32() if floating else recipes.dynamic_wi8_afp32()
+    return _quantized(content, recipe, None)
+
+
+def all_in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> bytes:
+    """Returns a float32 file as one of 8-bit integers, with the ranges that `calibration` shows."""
+    graph = Graph(content)
+    graph.flatten_biases()
+    scores = graph.drop_minima()
+    recipe = _integer_recipe(config)
+    ranges = _ranges(graph.content(), recipe, calibration)
+    for name in scores:
+        ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
+    return _quantized(graph.content(), recipe.get_quantization_recipe(), ranges)
+
+
+def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the least and the largest value of every tensor over all examples.
+
+    The quantiser's own average over examples would cut off what only some of them have: padding.
+    """
+    module = verification.package("ai_edge_quantizer.calibrator")
+    update = verification.package("ai_edge_quantizer.utils.qsv_utils").min_max_update
+    with warnings.catch_warnings():
+        # Of the memory that keeping every tensor takes, which calibration is about.
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        calibrator = module.Calibrator(
+            content, num_threads=os.cpu_count() or 1, qsv_update_func=update
+        )
+        with _quiet():
+            calibrator.calibrate({SIGNATURE: list(rows_of(calibration))}, recipe)
+    found: dict[str, dict[str, np.ndarray]] = calibrator.get_model_qsvs()
+    return found
+
+
+def _integer_recipe(config: ModelConfig) -> Any:
+    """Everything in 8 bits that the quantiser can do so, and tables as with weights alone."""
+    manager = verification.package("ai_edge_quantizer.recipe_manager").RecipeManager()
+    types = verification.package("ai_edge_quantizer.qtyping")
+    operation = types.TFLOperationName
+    manager.add_static_config(".*", operation.ALL_SUPPORTED, 8, 8)
+    # Scales and shifts of NoNorm are constants of these; one scale for each of their values makes a
+    # file that the interpreter refuses.
+    for elementwise in (operation.ADD, operation.MUL, operation.SUB):
+        manager.add_static_config(
+            ".*", elementwise, 8, 8, weight_granularity=types.QuantGranularity.TENSORWISE
+        )
+    manager.add_dynamic_config(".*", operation.EMBEDDING_LOOKUP, 8)
+    floats: dict[str, Any] = {"algorithm_key": "no_quantize"}
+    # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
+    # LM has a LayerNorm in every network.
+    norms = ".*norm/.*" if config.norm == "layer_norm" else ".*MaskedLM/norm/.*"
+    manager.add_quantization_config(norms, operation.ALL_SUPPORTED, **floats)
+    manager.add_quantization_config(".*", operation.OUTPUT, **floats)
+    return manager
+
+
+def _quiet() -> contextlib.AbstractContextManager[Any]:
+    """Keeps the quantiser's bars of progress, which no setting turns off, from the console."""
+    return contextlib.redirect_stderr(io.StringIO())
+
+
+def _quantized(content: bytes, recipe: Any, ranges: Any) -> bytes:
+    module = verification.package("ai_edge_quantizer.quantizer")
+    with _quiet():
+        result = module.Quantizer(bytearray(content), recipe).quantize(
+            ranges, enable_progress_bar=False, enable_progress_report=False
+        )
+    return bytes(result.quantized_model)
