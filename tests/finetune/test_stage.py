@@ -7,8 +7,10 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -221,10 +223,26 @@ def test_settings_at_which_nothing_is_finite_are_named(sweep: Sweep) -> None:
             config, finetune=dataclasses.replace(config.finetune, search=search)
         )
 
-    with pytest.raises(NonFinite, match=r"rate 1e\+30, 2 epochs: 3 of 4 steps were not finite"):
-        run(diverging(sweep("rte", finetune__search__epochs=(2,))))
-    with pytest.raises(NonFinite, match=r"rate 1e\+30, 1 epochs: what the network says of dev"):
+    with pytest.raises(NonFinite, match=r"rate 1e\+30, 1 epochs: no step of 2 was applied"):
         run(diverging(sweep("rte")))
+
+
+def test_a_trial_that_left_out_most_steps_or_predicts_nothing_finite_is_no_result(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_lib.SkippedSteps, "nonfinite", lambda steps: {0, 1, 2})
+        with pytest.raises(NonFinite, match="2 epochs: 3 of 4 steps were not finite and left out"):
+            run(sweep("rte", finetune__search__epochs=(2,)))
+
+    layer = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    params = {"task": {"dense": layer}}
+    monkeypatch.setattr(trial_lib, "train", lambda *arguments: SimpleNamespace(params=params))
+    monkeypatch.setattr(
+        trial_lib, "predictor", lambda *a, **k: lambda params, rows: np.array([np.nan])
+    )
+    with pytest.raises(NonFinite, match="1 epochs: what the network says of dev rows"):
+        run(sweep("rte"))
 
 
 def test_steps_that_were_left_out_are_reported(

@@ -64,7 +64,7 @@ def test_a_plan_compiles_the_step_that_would_run(simulated, tmp_path):
     held = step["memory"]
     assert held["temporaries"] > 0
     assert held["parameters"] == parameter_bytes(SMALL.student) == 4 * transfer["parameters"]
-    assert 2 * held["parameters"] < held["moments"] < 2.1 * held["parameters"]
+    assert 2 * held["parameters"] <= held["moments"] < 2.1 * held["parameters"]
     assert held["teacher"] == parameter_bytes(SMALL.teacher.model)
     assert step["flops"] == flops.step_flops(SMALL, "transfer", 0)
     for word in ("transfer 0", "interpolated", "all-reduce", "fits"):
