@@ -21,8 +21,8 @@ compilation on one H100; `paper` trains 70 students. A longer list of seeds trai
 ones, a run that was killed goes on, and the page is there after the first variant.
 
 Expected, demo (two cores, 7 to 13 minutes for the teacher, about one for a student): progressive
-ahead of the control in 5 of 5 seeds, by 0.026 nats on average; `wiki`, 26 MB of Wikipedia: by 0.021.
-`small`, `paper` and most other variants have not been run (docs/reproduce.md).
+ahead of the control in 5 of 5 seeds, by 0.026 nats on average; `wiki`, 26 MB of Wikipedia, by
+0.021. `small`, `paper` and most other variants have not been run (docs/reproduce.md).
 """
 
 import dataclasses
