@@ -31,9 +31,9 @@ class Execution:
     fsdp_shard: Literal["params_and_optimizer", "optimizer_only", "params_gathered_once"] = (
         "params_and_optimizer"
     )
-    """What the axis `fsdp` divides: `parameters` with their moments, every block gathering its own
-    when it is computed; `moments` alone, parameters being whole on every device; or `state`, both
-    between steps, each step beginning by gathering all parameters, in the type of its matmuls."""
+    """What the axis `fsdp` shards. `params_and_optimizer`: every block gathers its parameters when
+    it is computed. `optimizer_only`: parameters are whole on every device. `params_gathered_once`:
+    both between steps, and each step gathers all parameters first, in the type of its matmuls."""
     micro_batches: bounds.Many = 1
     """Parts in which a batch passes through the network; gradients are summed."""
     remat: Remat = "none"
