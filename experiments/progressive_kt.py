@@ -9,7 +9,7 @@ and from the teacher.
     launch/run.sh experiments/progressive_kt.py:small      one GPU or a TPU v5e-8, hours
     launch/run.sh experiments/progressive_kt.py:paper      TPU v3-256, the published job
 
-Cost: encoder FLOPs of the demo about 1e14, of `paper` 2.5e21 (teacher 2.0e21, transfer 1.0e20,
+Cost: encoder FLOPs of the demo 3.5e13, of `paper` 2.5e21 (teacher 2.0e21, transfer 1.0e20,
 distillation 4.0e20; `--dry_run` prints them).
 
 Expected, demo, held-out masked-LM loss in nats: teacher 3.69, student 3.76, the same without
