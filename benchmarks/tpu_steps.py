@@ -114,7 +114,7 @@ def gated(config: Config, layout: Layout) -> Program:
     teacher = dataclasses.replace(
         student, config=config.teacher.model, unroll=config.execution.teacher_scan_unroll
     )
-    factors = {name: getattr(config.transfer, name) for name in transfer.LOSSES}
+    factors = {name: getattr(config.transfer, f"{name}_weight") for name in transfer.LOSSES}
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
         def compare(taught: Captured, wanted: Captured) -> dict[str, jax.Array]:
