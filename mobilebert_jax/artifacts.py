@@ -58,7 +58,7 @@ def declare(
 ) -> Artifact:
     """Returns the artifact of `stage` with these settings and inputs, finished or not."""
     content = {"format": FORMAT, "stage": stage, "science": dict(science), "inputs": dict(inputs)}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    digest = _checksum(content)
     return Artifact(stage, run / f"{stage}-{digest[:8]}", digest, dict(science), dict(inputs))
 
 

@@ -95,7 +95,8 @@ class Tokenizer:
     train_megabytes: bounds.Megabytes = 16
     """Text that training reads at most."""
     max_unknown_share: bounds.Share = 0.05
-    """Share of unknown tokens above which text is refused, as of another language or case."""
+    """Share of unknown tokens, as of another language or case, above which text for pretraining is
+    refused, and a task warned of."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,8 +25,6 @@ STAGES = {
     "baseline": "baseline",
 }
 """Where networks come from; one with random parameters has the student's sizes and vocabulary."""
-MOST_UNKNOWN = 0.05
-"""Share of a task's tokens that a vocabulary may lack without a warning."""
 
 
 def stages_needed(config: Config) -> tuple[str, ...]:
@@ -110,7 +108,7 @@ def _load(
             if key not in loaded:
                 processes.beat()
                 loaded[key] = registry.load(name, config, network.tokenizer)
-                _report(loaded[key], network.tokenizer, console)
+                _report(loaded[key], network.tokenizer, config, console)
     return loaded
 
 
@@ -137,12 +135,14 @@ def _check(config: Config, role: str, network: Pretrained) -> None:
             )
 
 
-def _report(task: LoadedTask, tokenizer: Tokenizer, console: rich.console.Console) -> None:
+def _report(
+    task: LoadedTask, tokenizer: Tokenizer, config: Config, console: rich.console.Console
+) -> None:
     """Prints the sizes of a task, and a warning where the vocabulary knows little of it."""
     about = _about(task)
     unknown = float((task.train.ids_F == tokenizer.unk).mean())
     warnings = list(tokenizer.oddities)
-    if unknown > MOST_UNKNOWN:
+    if unknown > config.tokenizer.max_unknown_share:
         warnings.append(
             f"{task.title}: the vocabulary does not know {unknown:.0%} of the tokens; is it of "
             "another language or case?"

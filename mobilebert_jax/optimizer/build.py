@@ -141,8 +141,8 @@ def named_rule(name: str, arguments: Sequence[str]) -> optax.GradientTransformat
         raise InputError(f"optimizer.arguments={tuple(arguments)} for {name}: {error}") from None
     if not hasattr(made, "init") or not hasattr(made, "update"):
         raise InputError(f"optimizer.name={name!r} returns no optax transformation but {made!r}")
-    rule: optax.GradientTransformation = made
-    return rule
+    named: optax.GradientTransformation = made
+    return named
 
 
 def _argument(text: str) -> tuple[str, Any]:

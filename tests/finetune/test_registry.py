@@ -303,5 +303,5 @@ def test_a_task_that_the_vocabulary_does_not_know_is_warned_of(
     path.write_text(f"text\tlabel\n{text}\tyes\nb c\tno\n")
     task = registry.load("classify", settings(train=str(path), dev=str(path)), tokenizer)
     console = miniature.console()
-    stage._report(task, tokenizer, console)
+    stage._report(task, tokenizer, Config(), console)
     assert ("does not know" in console.file.getvalue()) is warned
