@@ -6,11 +6,29 @@ save; 134 another process was lost, or nothing moved any more.
 This file must not import jax: the command line reads it before it knows that there is work.
 """
 
+import errno
+from typing import NamedTuple
+
+from mobilebert_jax.config.schema import InputError
+
 INPUT_ERROR_CODE = 2
 NON_FINITE_CODE = 3
 PREEMPTED_CODE = 42
 INTERRUPTED_CODE = 130
 PEER_LOST_CODE = 134
+
+STORAGE_GAVE_OUT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESTALE,
+)
+"""The disk is full, read-only or gone, which no restart mends."""
 
 
 class NonFinite(Exception):
@@ -23,3 +41,48 @@ class Preempted(Exception):
 
 class PeerLost(Exception):
     """Another process did not come to where it was waited for within the time limit."""
+
+
+class Ending(NamedTuple):
+    """How a process ends: its exit code and what it says."""
+
+    code: int
+    message: str
+
+
+def ending_of(error: BaseException) -> Ending | None:
+    """Returns how the process ends after `error`; None for an error of the program."""
+    match error:
+        case InputError():
+            return Ending(INPUT_ERROR_CODE, f"error: {error}")
+        case NonFinite():
+            return Ending(NON_FINITE_CODE, f"error: {error}")
+        case Preempted():
+            return Ending(PREEMPTED_CODE, f"stopped: {error}")
+    if came_of_interrupt(error):
+        # Between training stages, or a second time: what was finished and saved before is kept.
+        message = "error: interrupted; the same command goes on from what is saved"
+        return Ending(INTERRUPTED_CODE, message)
+    if isinstance(error, OSError) and error.errno in STORAGE_GAVE_OUT:
+        message = (
+            f"error: {error}\nWhat was saved before is intact; once there is room to write, the "
+            "same command goes on from there"
+        )
+        return Ending(INPUT_ERROR_CODE, message)
+    return None
+
+
+def came_of_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is at the root of an error.
+
+    asyncio answers Ctrl-C by cancelling what it waits for, and Orbax reports what was cancelled,
+    the reading of a checkpoint, as an error of its own.
+    """
+    import asyncio  # takes a twentieth of a second to load, and only an error needs it
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt | asyncio.CancelledError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -5,7 +5,6 @@
 Exit codes: see exit_codes.py.
 """
 
-import errno
 import faulthandler
 import importlib.metadata
 import os
@@ -26,15 +25,7 @@ from mobilebert_jax.config import validation
 from mobilebert_jax.config.config_dict import from_config_dict
 from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 from mobilebert_jax.distributed.cluster import Cluster, check
-from mobilebert_jax.exit_codes import (
-    INPUT_ERROR_CODE,
-    INTERRUPTED_CODE,
-    NON_FINITE_CODE,
-    PREEMPTED_CODE,
-    NonFinite,
-    PeerLost,
-    Preempted,
-)
+from mobilebert_jax.exit_codes import PeerLost, ending_of
 
 USAGE = """usage: mobilebert-jax EXPERIMENT[:SCALE] [--config.KEY=VALUE ...] [FLAGS]
   EXPERIMENT is a path, or the name of one that comes with the package, such as progressive_kt
@@ -210,28 +201,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(parse(arguments), rich.console.Console())
         return 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return INPUT_ERROR_CODE
-    except KeyboardInterrupt:
-        # Between training stages, or a second time: what was finished and saved before is kept.
-        print("error: interrupted; the same command goes on from what is saved", file=sys.stderr)
-        return INTERRUPTED_CODE
-    except OSError as error:
-        if not _storage_gave_out(error):
+    except (Exception, KeyboardInterrupt) as error:
+        end = ending_of(error)
+        if end is None:
             raise
-        print(
-            f"error: {error}\nWhat was saved before is intact; once there is room to write, the "
-            "same command goes on from there",
-            file=sys.stderr,
-        )
-        return INPUT_ERROR_CODE
-    except NonFinite as error:
-        print(f"error: {error}", file=sys.stderr)
-        return NON_FINITE_CODE
-    except Preempted as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return PREEMPTED_CODE
+        print(end.message, file=sys.stderr)
+        return end.code
 
 
 def _run(command: Command, console: rich.console.Console) -> None:
@@ -306,21 +281,6 @@ def _divide_cpu(devices: int) -> None:
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if devices > 1 and not chosen:
         jax.config.update("jax_num_cpu_devices", devices)
-
-
-def _storage_gave_out(error: OSError) -> bool:
-    """Whether the disk is full, read-only or gone, which no restart mends."""
-    return error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ESTALE,
-    )
 
 
 def run() -> None:

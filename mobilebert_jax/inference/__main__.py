@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mobilebert_jax.config.schema import InputError, nearest
-from mobilebert_jax.exit_codes import INPUT_ERROR_CODE, INTERRUPTED_CODE
+from mobilebert_jax.exit_codes import INPUT_ERROR_CODE, INTERRUPTED_CODE, came_of_interrupt
 from mobilebert_jax.inference import requests as items_lib
 from mobilebert_jax.inference.requests import Item
 
@@ -153,6 +153,11 @@ def main(arguments: Sequence[str]) -> int:
         _discard_output()
         print(f"error: standard output cannot be written: {error}", file=sys.stderr)
         return WRITE_ERROR_CODE
+    except Exception as error:
+        if not came_of_interrupt(error):
+            raise
+        _discard_output()
+        return INTERRUPTED_CODE
     return 0
 
 

@@ -1,6 +1,5 @@
 """What storage does to a run: torn and flipped files, full and vanishing disks, a second run."""
 
-import errno
 import json
 import random
 import resource
@@ -258,10 +257,3 @@ def test_a_folder_that_vanishes_ends_the_run_and_the_next_start_repairs_it(
     code, said = ended(started(tmp_path, tmp_path / "compiled"))
     assert code == 0, said
     assert digest(tmp_path) == digest(whole)
-
-
-def test_storage_errors_are_told_from_bugs() -> None:
-    from mobilebert_jax.main import _storage_gave_out
-
-    assert _storage_gave_out(OSError(errno.ENOSPC, "No space left on device"))
-    assert not _storage_gave_out(OSError(errno.EPIPE, "Broken pipe"))
