@@ -1,11 +1,17 @@
-"""Kills a whole experiment at random, restarts it, and compares its end with an unbroken run.
+"""Stops a whole experiment at random, restarts it, and compares its end with an unbroken run.
 
-    .venv/bin/python -m benchmarks.chaos --folder /tmp/chaos --kills 20
+    .venv/bin/python -m benchmarks.chaos --folder /tmp/chaos --stops 20
 
-Both runs are started as a user starts them, with the same settings, at the same time. The kills
-are SIGKILLs to all processes of the run, at instants drawn anew at every start. The result is
-printed and written to FOLDER/chaos.json: the SHA-256 of every stage's final parameters in both
-runs, and where each kill hit.
+Both runs are started as a user starts them, with the same settings, at the same time. At an instant
+drawn anew at every start one of `--ways` stops the run:
+
+kill       SIGKILL to all its processes
+interrupt  Ctrl-C: SIGINT to all of them, which must end with 42 or 130
+full       from then on no process can write a file of more than 4 KiB, as on a full disk; the run
+           must end with 2
+
+The result is printed and written to FOLDER/chaos.json: the SHA-256 of every stage's final
+parameters in both runs, and where each stop hit.
 """
 
 import argparse
@@ -13,6 +19,7 @@ import json
 import os
 import platform
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -22,6 +29,9 @@ from typing import Any
 import jax
 
 ROOT = Path(__file__).resolve().parents[1]
+WAYS = ("kill", "interrupt", "full")
+PATIENCE = 300
+"""Seconds in which a stopped run must end."""
 
 
 def start(experiment: str, folder: Path, settings: list[str]) -> subprocess.Popen[bytes]:
@@ -57,29 +67,53 @@ def where(folder: Path) -> str:
 
 
 def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Waits for a run that is not to be killed."""
+    """Waits for a run that is not to be stopped."""
     code = process.wait()
     if code:
         raise SystemExit(f"the run in {folder} ended with {code}; see {folder}/log.txt")
 
 
-def killed(
-    experiment: str, folder: Path, settings: list[str], kills: int, mean: float, seed: int
+def fill_disk(session: int) -> None:
+    """Has no process of a session write a file of more than 4 KiB from now on."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if os.getsid(int(folder.name)) == session:
+                resource.prlimit(int(folder.name), resource.RLIMIT_FSIZE, (4096, 4096))
+        except ProcessLookupError:
+            continue
+
+
+def stop(process: subprocess.Popen[bytes], way: str) -> None:
+    """Stops a run in this way, and fails where it does not end as it should."""
+    if way == "full":
+        fill_disk(process.pid)
+    else:
+        os.killpg(process.pid, signal.SIGKILL if way == "kill" else signal.SIGINT)
+    code = process.wait(PATIENCE)
+    # The shell that started the run reports a signal as 128 and its number.
+    allowed = {"kill": (-9, 137), "interrupt": (42, 130), "full": (2,)}[way]
+    if code not in allowed:
+        raise SystemExit(f"stopped by {way}, the run ended with {code} instead of {allowed}")
+
+
+def stopped(
+    experiment: str, folder: Path, settings: list[str], ways: list[str], mean: float, seed: int
 ) -> list[str]:
-    """Starts and kills the experiment `kills` times, lets it finish, and says where it was hit."""
+    """Starts and stops the experiment once in each way, lets it finish, and says where it was."""
     generator, hits = random.Random(seed), list[str]()
-    while len(hits) < kills:
+    for way in ways:
         process = start(experiment, folder, settings)
         try:
             process.wait(timeout=generator.uniform(1.0, 2.0 * mean))
             raise SystemExit(
-                f"finished after {len(hits)} of {kills} kills; choose a smaller --mean"
+                f"finished after {len(hits)} of {len(ways)} stops; choose a smaller --mean"
             )
         except subprocess.TimeoutExpired:
-            hits.append(where(folder))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        print(f"kill {len(hits)}: {hits[-1]}", flush=True)
+            hits.append(f"{way}: {where(folder)}")
+            stop(process, way)
+        print(f"stop {len(hits)}: {hits[-1]}", flush=True)
     finish(start(experiment, folder, settings), folder)
     return hits
 
@@ -89,17 +123,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", default=str(ROOT / "experiments/progressive_kt.py"))
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--mean", type=float, default=40.0, help="mean seconds from start to kill")
+    parser.add_argument("--stops", type=int, default=20)
+    parser.add_argument("--ways", default=",".join(WAYS), help="taken in turn")
+    parser.add_argument("--mean", type=float, default=40.0, help="mean seconds from start to stop")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
     arguments, settings = parser.parse_known_args()
     settings = ["--config.execution.checkpoint_every=25", *settings]
-    whole, broken = arguments.folder / "unbroken", arguments.folder / "killed"
+    chosen = arguments.ways.split(",")
+    if not set(chosen) <= set(WAYS):
+        parser.error(f"--ways={arguments.ways} must be some of {', '.join(WAYS)}")
+    ways = [chosen[i % len(chosen)] for i in range(arguments.stops)]
+    whole, broken = arguments.folder / "unbroken", arguments.folder / "stopped"
     reference = start(arguments.experiment, whole, settings)
     began = time.monotonic()
-    hits = killed(
-        arguments.experiment, broken, settings, arguments.kills, arguments.mean, arguments.seed
-    )
+    hits = stopped(arguments.experiment, broken, settings, ways, arguments.mean, arguments.seed)
     took = time.monotonic() - began
     finish(reference, whole)
     key = "params_sha256"
@@ -111,10 +148,10 @@ def main() -> None:
         "machine": platform.processor() or platform.machine(),
         "jax": jax.__version__,
         "seed": arguments.seed,
-        "kills": hits,
+        "stops": hits,
         "seconds": took,
         "unbroken": digests[0],
-        "killed": digests[1],
+        "stopped": digests[1],
         "goodput": {stage: found.get("goodput") for stage, found in manifests(broken).items()},
     }
     (arguments.folder / "chaos.json").write_text(json.dumps(result, indent=1) + "\n")

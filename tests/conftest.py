@@ -12,6 +12,8 @@ os.environ["XLA_FLAGS"] = (
 import hypothesis
 import pytest
 
+from tests.fuzz.attack import SHARES
+
 # The first call of a jitted function compiles it, which no deadline for one example allows for.
 hypothesis.settings.register_profile("mobilebert_jax", deadline=None)
 hypothesis.settings.load_profile("mobilebert_jax")
@@ -24,3 +26,20 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with miniature.one_quick_device(tmp_path_factory.mktemp("compiled")):
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Counts the attacks, which share the time that there is for them."""
+    config.stash[SHARES] = max(1, sum("fuzz" in item.keywords for item in items))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how often each reader was attacked, and how often it refused."""
+    lines = []
+    for report in terminalreporter.stats.get("passed", []):
+        for tried, refused in [value for name, value in report.user_properties if name == "fuzz"]:
+            name = report.nodeid.split("::")[-1]
+            lines.append(f"{tried:>8,} attacks, {refused:>8,} refused: {name}")
+    if lines:
+        terminalreporter.section("fuzz")
+        terminalreporter.write_line("\n".join(sorted(lines)))

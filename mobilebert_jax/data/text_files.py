@@ -107,7 +107,7 @@ def check_unchanged(part: Part) -> None:
 def sha256(path: str) -> str:
     """Returns the SHA-256 of a file's bytes; raises InputError if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with storage.open_bytes(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error

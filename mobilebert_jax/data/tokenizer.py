@@ -1,7 +1,8 @@
-"""Text to token ids and back: WordPiece and SentencePiece behind one interface.
+"""Text to token ids and back: all tokenizers behind one interface.
 
-A tokenizer is an artifact: a folder with `vocab.txt` or `sentencepiece.model`, and `tokenizer.json`
-with the settings the vocabulary file does not hold. Ids of the special tokens always come from the
+A tokenizer is an artifact: a folder with `vocab.txt`, `sentencepiece.model` or, of an imported
+network that splits in another way, `library.json` or `japanese.json`, and `tokenizer.json` with the
+settings the vocabulary file does not hold. Ids of the special tokens always come from the
 vocabulary. Text that happens to contain `[MASK]` or another special token is ordinary text: none of
 its ids is ever a special one, so that a corpus cannot forge masks or separators.
 """
@@ -14,6 +15,8 @@ from mobilebert_jax import storage
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import vocabulary
+from mobilebert_jax.data.japanese_tokenizer import JapaneseTokenizer
+from mobilebert_jax.data.library_tokenizer import LibraryTokenizer
 from mobilebert_jax.data.sentencepiece import SentencePiece
 from mobilebert_jax.data.tokenizer_base import (
     SETTINGS_FILE,
@@ -22,6 +25,9 @@ from mobilebert_jax.data.tokenizer_base import (
     Tokenizer,
 )
 from mobilebert_jax.data.wordpiece import WordPiece
+
+IMPORTED = {"library": LibraryTokenizer, "japanese": JapaneseTokenizer}
+"""Kinds that come with imported networks alone."""
 
 
 def train(lines: Iterable[str], settings: schema.Tokenizer, directory: Path) -> Tokenizer:
@@ -72,6 +78,8 @@ def load(path: Path | str, settings: schema.Tokenizer) -> Tokenizer:
             f"tokenizer: there is no file {path}; give a vocab.txt (kind 'wordpiece'), a .model "
             "(kind 'sentencepiece_unigram' or 'sentencepiece_bpe'), or no path to train one"
         )
+    if kind in IMPORTED:
+        return IMPORTED[kind](path.read_bytes(), str(path))
     if (path.suffix == ".model") != (kind != "wordpiece"):
         wanted = "wordpiece" if kind != "wordpiece" else "sentencepiece_unigram"
         raise InputError(

@@ -18,6 +18,8 @@ VOCABULARY_FILES = {
     "wordpiece": "vocab.txt",
     "sentencepiece_unigram": "sentencepiece.model",
     "sentencepiece_bpe": "sentencepiece.model",
+    "library": "library.json",
+    "japanese": "japanese.json",
 }
 SETTINGS_FILE = "tokenizer.json"
 
@@ -38,10 +40,10 @@ Spans = NDArray[np.int32]
 class Tokenizer(abc.ABC):
     """Token ids of one vocabulary.
 
-    `oddities` are sentences on what is odd about the vocabulary file. `kind` is the name in the
-    configuration, `size` the number of pieces; `pad`, `unk`, `cls`, `sep`
-    and `mask` are ids; `starts_word` is bool [size], true where a piece begins a word; `digest` is
-    the SHA-256 of the vocabulary file and the settings.
+    `content` are the bytes of the vocabulary file, and `oddities` sentences on what is odd about
+    it. `kind` is the name in the configuration, `size` the number of pieces; `pad`, `unk`, `cls`,
+    `sep` and `mask` are ids; `starts_word` is bool [size], true where a piece begins a
+    word; `digest` is the SHA-256 of the vocabulary file and the settings.
     """
 
     oddities: list[str]
@@ -52,7 +54,7 @@ class Tokenizer(abc.ABC):
         self.size = len(pieces)
         self.digest = hashlib.sha256(_settings(kind, lowercase) + content).hexdigest()
         self.starts_word = self._starts_word(pieces)
-        self._content = content
+        self.content = content
         self._pieces = pieces
         ids = _special_ids(pieces, where)
         self.pad, self.unk, self.cls, self.sep, self.mask = (ids[name] for name in SPECIAL_TOKENS)
@@ -107,7 +109,7 @@ class Tokenizer(abc.ABC):
     def save(self, directory: Path) -> None:
         """Writes the vocabulary file and the settings into `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(directory / VOCABULARY_FILES[self.kind], self._content)
+        atomic.write_bytes(directory / VOCABULARY_FILES[self.kind], self.content)
         atomic.write_bytes(directory / SETTINGS_FILE, _settings(self.kind, self.lowercase))
 
 

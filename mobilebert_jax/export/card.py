@@ -84,6 +84,9 @@ def _history(subject: Subject, history: list[dict[str, Any]]) -> list[str]:
         steps = manifest.get("steps", "")
         counted = f"{steps:,}" if steps else ""
         lines.append(f"| {manifest['stage']} | {counted} | `{manifest['digest'][:16]}` |")
+    begun = [manifest["output_layer"] for manifest in history if manifest.get("output_layer")]
+    if begun:
+        lines += ["", f"Output layer of the network that was fine-tuned: {begun[-1]}."]
     sources = [m["science"]["data.source"] for m in history if "data.source" in m["science"]]
     if sources:
         lines += ["", f"Pretraining text: `{sources[0]}` (digest above, stage prepare)."]

@@ -153,7 +153,7 @@ def _imported(setting: str, directory: Path) -> Pretrained:
         digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
     return Pretrained(
         directory, digest.hexdigest(), found.config, found.tokenizer, None, found.params,
-        kind=_kind(found), labels=() if found.kind == "question_answering" else found.labels,
+        kind=_kind(found), labels=_labels(found),
     )  # fmt: skip
 
 
@@ -164,6 +164,14 @@ def _kind(found: Model) -> Kind | None:
         return "number" if outputs == 1 else "classes"
     kinds: dict[str, Kind] = {"token_classification": "tags", "question_answering": "span"}
     return kinds.get(found.kind)
+
+
+def _labels(found: Model) -> tuple[str, ...]:
+    """Returns the names of the outputs, numbers as in `transformers` where they have none."""
+    if _kind(found) not in ("classes", "tags"):
+        return ()
+    outputs = found.params["task"]["dense"]["bias"].shape[-1]
+    return found.labels or tuple(f"LABEL_{i}" for i in range(outputs))
 
 
 def _check_vocabulary(directory: Path, model: ModelConfig, tokenizer: Tokenizer) -> None:

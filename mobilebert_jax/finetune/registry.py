@@ -1,7 +1,6 @@
 """From the name of a task in the configuration to its rows, scores and prediction files."""
 
 import dataclasses
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from mobilebert_jax import storage
 from mobilebert_jax.config.finetune import Finetune
 from mobilebert_jax.config.schema import Config, InputError
-from mobilebert_jax.data import corpus, tfds_source
+from mobilebert_jax.data import corpus, text_files, tfds_source
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune import line_reader
 from mobilebert_jax.finetune import tfds as tfds_tasks
@@ -72,7 +71,7 @@ def _glue(task: GlueTask, settings: Finetune, tokenizer: Tokenizer) -> LoadedTas
         data = tfds_tasks.read_glue(task)
     else:
         data = glue_files.read(task, storage.path(settings.source))
-    return classification_task.load(
+    loaded = classification_task.load(
         task.name,
         task.title,
         data,
@@ -82,6 +81,7 @@ def _glue(task: GlueTask, settings: Finetune, tokenizer: Tokenizer) -> LoadedTas
         files=task.submission,
         score_range=None if data.labels else submission.STS_B_RANGE,
     )
+    return dataclasses.replace(loaded, other_labels=task.tfds_labels)
 
 
 def _squad(version: Literal["v1.1", "v2.0"], settings: Finetune) -> dict[str, SquadData]:
@@ -166,9 +166,6 @@ def _hashes(task: GlueTask, folder: Path) -> dict[str, str]:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror or error}; "
-            f"{line_reader.beside(os.fspath(path))}"
-        ) from error
+        return text_files.sha256(os.fspath(path))
+    except InputError as error:
+        raise InputError(f"{error}; {line_reader.beside(os.fspath(path))}") from error

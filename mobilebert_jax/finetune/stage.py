@@ -79,6 +79,14 @@ def run(
             )
             for role, network in networks.items()
         ]
+        for subject in subjects:
+            if subject.output_layer is not None:
+                console.print(
+                    f"{subject.task.title}, {subject.role}: output layer {subject.output_layer}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         found = [sweep.run(subject) for subject in subjects]
         about = _about(subjects[0].task)
         for result in found:

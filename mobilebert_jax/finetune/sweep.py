@@ -127,6 +127,7 @@ def _report(
         "network": subject.role,
         "pretrained": "" if random else str(subject.pretrained.directory),
         "pretrained_digest": "" if random else subject.pretrained.digest,
+        "output_layer": subject.output_layer and str(subject.output_layer),
         "point": choice.point._asdict(),
         "seeds": list(subject.config.finetune.search.seeds),
         "metrics": [

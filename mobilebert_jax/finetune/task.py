@@ -62,6 +62,8 @@ class LoadedTask:
     """The same of the test splits whose rows have labels; these metrics choose nothing."""
     scale: Scale = UNCHANGED
     """Of the numbers that the rows hold as targets."""
+    other_labels: tuple[str, ...] = ()
+    """What `labels` are called elsewhere, in the same order."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What metrics and prediction files depend on beside the rows: settings of this kind of task,
     and digests of ids, words and answers, of which rows hold only the tokens."""

@@ -19,6 +19,7 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.exit_codes import NonFinite
+from mobilebert_jax.finetune import output_layer
 from mobilebert_jax.finetune.batching import TrainingBatches
 from mobilebert_jax.finetune.predict import predictor
 from mobilebert_jax.finetune.pretrained import Pretrained
@@ -68,6 +69,14 @@ class Subject:
         )
 
     @property
+    def output_layer(self) -> output_layer.Match | None:
+        """What becomes of the output layer that the network has, None where it has none."""
+        own, task = self.pretrained, self.task
+        if own.kind is None or self.role == "untrained":
+            return None
+        return output_layer.match(own.kind, own.labels, task.kind, task.labels, task.other_labels)
+
+    @property
     def trained_network(self) -> Network:
         """`network` as its training computes it; what it is scored by is computed exactly."""
         rounded = uses_bfloat16_matmuls(self.config.execution, self.layout.mesh)
@@ -76,7 +85,10 @@ class Subject:
 
 def declare(subject: Subject, point: Point, seed: int) -> Artifact:
     """Returns the trial's artifact, finished or not."""
-    settings = subject.config.finetune
+    settings, layer = subject.config.finetune, subject.output_layer
+    own, task = subject.pretrained, subject.task
+    equal = (own.kind, own.labels) == (task.kind, task.labels)
+    matched = layer is not None and layer.verdict != "new" and not equal
     science = {
         "task": subject.task.name,
         "data": subject.task.digest,
@@ -102,6 +114,8 @@ def declare(subject: Subject, point: Point, seed: int) -> Artifact:
             if settings.quantized
             else {}
         ),
+        # Trials of before these were matched began with a new layer.
+        **({"output_layer": layer.verdict} if layer and matched else {}),
         **subject.task.settings,
     }
     random = subject.role == "untrained"
@@ -168,6 +182,7 @@ def _train_and_score(subject: Subject, trial: Artifact, point: Point, seed: int)
         "skipped_steps": skipped,
         "labels": list(task.labels),
         "kind": task.kind,
+        "output_layer": subject.output_layer and str(subject.output_layer),
         "params_sha256": state_lib.params_digest(state.params),
     }
 
@@ -227,12 +242,8 @@ def _initial(subject: Subject, seed: int, feed: TrainingBatches) -> Params:
     params = state_lib.init_params(network, layout, seed, TASK_STREAM)
     if subject.role != "untrained":
         pretrained = subject.pretrained
-        kept = pretrained.params(layout, network)
-        if (pretrained.kind, pretrained.labels) != (subject.task.kind, subject.task.labels):
-            kept.pop("task", None)
-        else:
-            kept = subject.task.scale.unfolded(kept)
-        params = _replaced(params, kept)
+        kept = output_layer.arranged(subject.output_layer, pretrained.params(layout, network))
+        params = _replaced(params, subject.task.scale.unfolded(kept) if "task" in kept else kept)
     if network.quantized != "no":
         count = -(-subject.config.finetune.calibration_rows // feed.batch_size)
         batches = (to_devices(feed, feed[step], layout.mesh) for step in range(count))

@@ -11,12 +11,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.config.schema import InputError, Tokenizer, nearest
 from mobilebert_jax.exit_codes import INPUT_ERROR_CODE, INTERRUPTED_CODE, came_of_interrupt
 from mobilebert_jax.inference import requests as items_lib
 from mobilebert_jax.inference.requests import Item
+
+if TYPE_CHECKING:
+    from mobilebert_jax.inference.batching import Known
 
 WRITE_ERROR_CODE = 1
 
@@ -65,8 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _answerer(
     options: argparse.Namespace,
-) -> tuple[Answer, int]:
-    """Returns what answers, and how many items at once are best."""
+) -> tuple[Answer, int, "Known"]:
+    """Returns what answers, how many items at once are best, and what counts unknown tokens."""
     # Imported late: a mistake on the command line should not wait for jax to load.
     from mobilebert_jax.inference import (
         batching,
@@ -97,7 +100,7 @@ def _answerer(
         "answer": {"top": options.top, "may_be_unanswerable": options.may_be_unanswerable},
         "embed": {"pool": options.pool},
     }.get(options.mode, {})
-    return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size
+    return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size, ready.known
 
 
 def _answered(answer: Answer, group: Sequence[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
@@ -135,12 +138,18 @@ def main(arguments: Sequence[str]) -> int:
             if getattr(sys, name) is None:
                 raise InputError(f"{name} is closed")
         options = parse(arguments)
-        answer, at_once = _answerer(options)
+        answer, at_once, known = _answerer(options)
         lines = items_lib.read(sys.stdin.buffer, "standard input")
         for group in items_lib.in_groups(lines, at_once):
             for item, found in _answered(answer, group):
                 _write(_line(item, found) + "\n")
             _write("", flush=True)
+        if known.unknown_share > Tokenizer.max_unknown_share:
+            print(
+                f"warning: the vocabulary does not know {known.unknown_share:.0%} of the tokens; "
+                "is it of another language or case?",
+                file=sys.stderr,
+            )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return INPUT_ERROR_CODE

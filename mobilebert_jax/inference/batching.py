@@ -12,6 +12,7 @@ from mobilebert_jax.config.execution import Mesh
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune.examples import Example
+from mobilebert_jax.finetune.features import Rows
 from mobilebert_jax.finetune.predict import ByBatch, Predictor, by_batch, predictor
 from mobilebert_jax.inference.requests import Item
 from mobilebert_jax.interop.forward import task_head
@@ -21,6 +22,19 @@ from mobilebert_jax.objective.loss_terms import Batch, Params
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.mesh import make_mesh
 from mobilebert_jax.training.state import Layout
+
+
+@dataclasses.dataclass
+class Known:
+    """How many tokens of the texts so far there were, and how many the vocabulary does not know."""
+
+    tokens: int = 0
+    unknown: int = 0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that are unknown."""
+        return self.unknown / max(self.tokens, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Scoring:
     batch_size: int
     length: int
     """Tokens of one example at most."""
+    known: Known = dataclasses.field(default_factory=Known)
 
     def check_pairs(self, where: str) -> None:
         """Raises InputError where the network cannot tell the second text of a pair."""
@@ -54,24 +69,33 @@ class Scoring:
         return found
 
     def apply(self, function: Callable[[Params, Batch], Any]) -> ByBatch:
-        """Returns `tasks.predict.by_batch` of `function` at these sizes."""
-        return by_batch(
+        """Returns `finetune.predict.by_batch` of `function` at these sizes."""
+        compute = by_batch(
             function,
             self.layout,
             batch_size=self.batch_size,
             length=self.length,
             pad=self.tokenizer.pad,
         )
+        return lambda params, rows: compute(params, self._counted(rows))
 
     def predictor(self) -> Predictor:
-        """Returns `tasks.predict.predictor` of the network."""
-        return predictor(
+        """Returns `finetune.predict.predictor` of the network."""
+        compute = predictor(
             self.network,
             self.layout,
             batch_size=self.batch_size,
             length=self.length,
             pad=self.tokenizer.pad,
         )
+        return lambda params, rows: compute(params, self._counted(rows))
+
+    def _counted(self, rows: Rows) -> Rows:
+        unk = self.tokenizer.unk
+        around = [i for i in self.tokenizer.special_ids if i != unk]
+        self.known.tokens += int(np.count_nonzero(~np.isin(rows.ids_F, around)))
+        self.known.unknown += int(np.count_nonzero(rows.ids_F == unk))
+        return rows
 
 
 def scoring(model: Model, where: str, batch_size: int, length: int | None) -> Scoring:

@@ -115,6 +115,11 @@ def _task(task: Mapping[str, Any]) -> dict[str, Any]:
     counts = ", ".join(f"{number:,} {split}" for split, number in task["rows"].items())
     notes = [f"{counts} rows"] if counts else []
     notes += [f"{number:,} {what}" for what, number in task["notes"].items() if number]
+    notes += [
+        f"{network['network']}: output layer {network['output_layer']}"
+        for network in task_summary.networks_of(task)
+        if network.get("output_layer")
+    ]
     return {
         "title": task["title"],
         "notes": notes,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -19,6 +20,8 @@ from mobilebert_jax.config.schema import GLUE_TASKS, SQUAD_TASKS, Config, InputE
 from mobilebert_jax.exit_codes import NonFinite
 from mobilebert_jax.finetune import trial as trial_lib
 from mobilebert_jax.finetune.glue import submission
+from mobilebert_jax.inference import load
+from mobilebert_jax.interop import own_format
 from mobilebert_jax.pipeline import runner
 from tests import miniature
 from tests.finetune import tiny_tasks
@@ -177,6 +180,37 @@ def test_a_network_learns_the_classes_of_own_files(sweep: Sweep, tmp_path: Path)
     found = [line.split("\t")[1] for line in predictions.read_text().splitlines()[1:]]
     assert found == ["k", "m", "k", "m"]
     assert "48 train, 10 dev, 4 test" in said
+
+
+def test_a_trained_output_layer_is_kept_under_the_names_of_its_labels(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    rows = [(f"{word} pel dan", word[0]) for word in ("kalo", "miren") * 24]
+    files = {
+        "finetune__files__train": write_table(tmp_path / "train.tsv", rows),
+        "finetune__files__dev": write_table(tmp_path / "dev.tsv", rows[:10]),
+    }
+    run(sweep("classify", finetune__search__epochs=(8,), **files))
+    (trial,) = (tmp_path / "runs/tiny/trials").iterdir()
+    model = load.open_model(trial)
+    assert model.labels == ("k", "m")
+    dense = {name: array[..., ::-1] for name, array in model.params["task"]["dense"].items()}
+    params = model.params | {"task": {"dense": dense}}
+    turned = model._replace(params=jax.tree.map(np.asarray, params), labels=("M", "K"))
+    own_format.write(turned, tmp_path / "published")
+
+    settings = {
+        "finetune__pretrained": str(tmp_path / "published"),
+        "finetune__search__learning_rates": (1e-12,),
+        "name": "second",
+    }
+    said = run(sweep("classify", **files, **settings))
+    verdict = "output layer permuted, because its labels are those of the task in another order"
+    assert f"student: {verdict}" in said
+    results = json.loads((tmp_path / "runs/second/results.json").read_text())["finetune"]
+    assert metrics(results) == {"classify": {"accuracy": 100.0}}
+    assert results["tasks"][0]["networks"][0]["output_layer"] in verdict
+    assert verdict in (tmp_path / "runs/second/report.html").read_text()
 
 
 def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -> None:

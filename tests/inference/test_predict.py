@@ -65,6 +65,32 @@ def test_classes_are_those_of_the_network_and_lines_keep_their_order(
     assert second["id"] == 7 and "id" not in first
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind", "known", "unknown", "share"),
+    [
+        ("classify", "sequence_classification", "the film was good", "der Film war gut", 75),
+        ("fill-mask", "pretraining", "the film was [MASK]", "der Film war [MASK]", 67),
+        ("embed", "pretraining", "the film was good", "der Film war gut", 75),
+    ],
+)
+def test_a_text_that_the_vocabulary_does_not_know_is_told_of(
+    models: Path,
+    monkeypatch: Any,
+    capsys: Any,
+    mode: str,
+    kind: str,
+    known: str,
+    unknown: str,
+    share: int,
+) -> None:
+    for text, told in ((known, ""), (unknown, f"does not know {share}% of the tokens")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert predict.main((mode, "--model", str(models / kind))) == 0
+        captured = capsys.readouterr()
+        assert captured.out
+        assert told in captured.err and bool(told) == bool(captured.err)
+
+
 def test_masks_are_filled_with_the_likeliest_pieces(ask: Any) -> None:
     one, other = ask("the [MASK] was [MASK] .\n[MASK] !", "fill-mask", "pretraining", "--top", "3")
     assert [len(one["masks"]), len(other["masks"])] == [2, 1]

@@ -53,7 +53,10 @@ echo ../../../.. >"$(site_packages "$venv")/mobilebert_jax.pth"
 fingerprint "$PYTHON" requirements.txt >"$venv/stamp-cpu"
 fingerprint "$PYTHON" requirements.txt requirements-tpu.txt >"$venv/stamp-tpu"
 """
-HARD = ("""--config.data.source=text:a b/it's "q" $HOME *.txt""", "--config.name=پ \\ `x` ;&|")
+HARD = (
+    """--config.data.source=text:a b/it's "q" $HOME *.txt $(touch PWNED)""",
+    "--config.name=پ \\ `x` ;&|",
+)
 SHARED = "--config.execution.runs_dir=gs://bucket/runs"
 TPU_VM = ("--on", "tpu_vm", "--zone=z", "--tpu-type=v5litepod-16")
 GKE = ("--on", "gke", "--tpu-type=v5e", "--topology=2x4", "--slices=2")

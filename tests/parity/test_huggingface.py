@@ -266,10 +266,14 @@ def test_shards_half_precision_and_pickles_are_read(tmp_path: Path) -> None:
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     network.config.save_pretrained(pickled)
-    torch.save(network.state_dict(), pickled / "pytorch_model.bin")
-    found = huggingface.read(pickled)
-    np.testing.assert_equal(found.params, whole.params)
-    assert found.kind == kind
+    wrapped = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    for state in (network.state_dict(), wrapped):
+        for zipped in (True, False):
+            path = pickled / "pytorch_model.bin"
+            torch.save(state, path, _use_new_zipfile_serialization=zipped)
+            found = huggingface.read(pickled)
+            np.testing.assert_equal(found.params, whole.params)
+            assert found.kind == kind
 
     half = {name: tensor.bfloat16() for name, tensor in network.state_dict().items()}
     torch.save(half, pickled / "pytorch_model.bin")
@@ -293,18 +297,18 @@ def test_pickles_with_code_or_damage_are_refused(
     network.config.save_pretrained(tmp_path)
     path = tmp_path / "pytorch_model.bin"
     torch.save({"weight": _Code()}, path)
-    with pytest.raises(InputError, match=r"pytorch_model\.bin: refused.*holds code"):
+    with pytest.raises(InputError, match=r"pytorch_model\.bin cannot be read .*names "):
         huggingface.read(tmp_path)
     assert not (tmp_path / "must-not-exist").exists()
     torch.save(network.state_dict(), path)
     content = path.read_bytes()
     for length in (0, 1, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(InputError, match=r"pytorch_model\.bin: refused"):
+        with pytest.raises(InputError, match=r"pytorch_model\.bin cannot be read"):
             huggingface.read(tmp_path)
     for wrong in ([torch.zeros(2)], {"state_dict": {}}):
         torch.save(wrong, path)
-        with pytest.raises(InputError, match="must be a dict of tensors"):
+        with pytest.raises(InputError, match=r"holds a list|entry 'state_dict'"):
             huggingface.read(tmp_path)
 
 

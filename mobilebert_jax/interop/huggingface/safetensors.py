@@ -1,7 +1,5 @@
 """Files of named tensors: safetensors, whole or in shards, and PyTorch's pickles.
 
-A pickle can hold code; PyTorch's `weights_only` reading is the only one used, which refuses it.
-
 Source: the safetensors format; names of files as `transformers` writes them.
 """
 
@@ -16,10 +14,13 @@ import safetensors
 import safetensors.numpy
 
 from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.interop.huggingface import torch_pickle
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
+WRAPPER = "module."
+"""Begins every name that PyTorch's DataParallel saves."""
 
 FLOATS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16)))
 """Types of numbers that float32 holds exactly."""
@@ -32,10 +33,10 @@ def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
     """
     for name in (SAFETENSORS, PICKLE):
         if (folder / name).is_file():
-            return read(folder / name), folder / name
+            return _without_wrapper(read(folder / name)), folder / name
         index = folder / f"{name}{INDEX_SUFFIX}"
         if index.is_file():
-            return _read_shards(index), index
+            return _without_wrapper(_read_shards(index)), index
     present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     raise InputError(
         f"{folder}: there is no {SAFETENSORS} (or {SAFETENSORS}{INDEX_SUFFIX}, {PICKLE}, "
@@ -47,7 +48,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of one file as they are in it; raises InputError if it is not whole."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    return _read_pickle(path) if path.suffix == ".bin" else _read_safetensors(path)
+    return torch_pickle.read(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -105,6 +106,13 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
+def _without_wrapper(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors under the network's own names, where it was saved inside DataParallel."""
+    if tensors and all(name.startswith(WRAPPER) for name in tensors):
+        return {name.removeprefix(WRAPPER): array for name, array in tensors.items()}
+    return tensors
+
+
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
@@ -124,33 +132,3 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
             f"{places[lost[0]]} should hold"
         )
     return tensors
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise InputError(
-            f"{path} is a PyTorch pickle, which needs torch (`.venv/bin/pip install torch`); "
-            f"without it only {SAFETENSORS} can be read"
-        ) from None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise nearly anything; all of it is reported
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{path}: refused: PyTorch cannot read it as tensors alone; it is damaged, or holds "
-            f"code ({type(error).__name__}: {reason})"
-        ) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"{path}: must be a dict of tensors by name, as of `state_dict()`")
-    return {name: _array(tensor.detach()) for name, tensor in state.items()}
-
-
-def _array(tensor: Any) -> np.ndarray:
-    import torch
-
-    # NumPy has no bfloat16 of its own, so PyTorch gives out none.
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()

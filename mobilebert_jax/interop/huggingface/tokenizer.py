@@ -6,35 +6,38 @@ the whole vocabulary in it; the file of that name in this project's own folders 
 Other than here, `transformers` takes `[MASK]` and its like in a text for the special tokens.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer_base, vocabulary
+from mobilebert_jax.data.japanese_tokenizer import JapaneseTokenizer
+from mobilebert_jax.data.library_tokenizer import LibraryTokenizer
 from mobilebert_jax.data.sentencepiece import SentencePiece
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.data.wordpiece import WordPiece
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.huggingface import sentencepiece as sentencepiece_model
+from mobilebert_jax.interop.huggingface import tokenizer_rules
 from mobilebert_jax.interop.huggingface.config import CLASSES
+from mobilebert_jax.interop.huggingface.tokenizer_rules import (
+    CONFIG,
+    JAPANESE_CLASS,
+    LIBRARY_CLASSES,
+    LIBRARY_FILE,
+    SPECIAL_TOKENS_MAP,
+    VOCABULARY,
+    WITHOUT,
+    Rules,
+)
 
-LIBRARY_FILE = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
-SPECIAL_TOKENS = "special_tokens_map.json"
-VOCABULARY = "vocab.txt"
 SENTENCEPIECE = ("sentencepiece.model", "spiece.model")
 
-_LIBRARY_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes without rules of their own."""
-_WORDPIECE_CLASSES = (
-    *(f"{stem}Tokenizer{speed}" for stem in CLASSES.values() for speed in ("", "Fast")),
-    *_LIBRARY_CLASSES,
-)
 _LONGEST_WORD = 200  # characters, as in BERT; longer words are unknown
 _RULES = {
     "continuing_subword_prefix": "##",
@@ -42,7 +45,6 @@ _RULES = {
     "pre_tokenizer": "BertPreTokenizer",
 }
 """Of a tokenizer.json that splits as BERT's WordPiece."""
-_WITHOUT = "To read the network without its tokenizer, take the tokenizer's files away"
 
 
 def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: int) -> list[str]:
@@ -50,12 +52,8 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
 
     `model_type` is `bert` or `mobilebert`.
     """
-    pieces = tokenizer.pieces(range(tokenizer.size))
-    special = {
-        f"{name}_token": pieces[i]
-        for name, i in zip(tokenizer_base.SPECIAL_TOKENS, tokenizer.special_ids, strict=True)
-    }
-    safetensors_files.write_json(folder / SPECIAL_TOKENS, special)
+    pieces, special = tokenizer.pieces(range(tokenizer.size)), _special(tokenizer)
+    safetensors_files.write_json(folder / SPECIAL_TOKENS_MAP, special)
     about = {
         **special,
         "do_lower_case": tokenizer.lowercase,
@@ -77,6 +75,18 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
             "Words of 101 to 200 characters are split into pieces here, as by BERT's own code; "
             "transformers 5 takes them for unknown."
         )
+    elif isinstance(tokenizer, JapaneseTokenizer):
+        (folder / VOCABULARY).write_bytes("".join(f"{piece}\n" for piece in pieces).encode())
+        safetensors_files.write_json(
+            folder / CONFIG, about | tokenizer_rules.japanese_config(tokenizer.settings)
+        )
+        return notes
+    elif isinstance(tokenizer, LibraryTokenizer):
+        (folder / LIBRARY_FILE).write_bytes(tokenizer.content)
+        safetensors_files.write_json(
+            folder / CONFIG, about | {"tokenizer_class": LIBRARY_CLASSES[0]}
+        )
+        return notes
     else:
         tokenizer.save(folder)
         # Its settings, of another form than those which the library keeps under this name.
@@ -86,7 +96,7 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
         )
         library = sentencepiece_model.library(model, tokenizer.unk)
         # The model alone decides: no setting lowers what it does not.
-        about |= {"tokenizer_class": _LIBRARY_CLASSES[0], "do_lower_case": model.lowercase}
+        about |= {"tokenizer_class": LIBRARY_CLASSES[0], "do_lower_case": model.lowercase}
         if library is None:
             notes.append(
                 f"The tokenizer is {SENTENCEPIECE[0]} alone: `tokenizers` has no equal of its "
@@ -107,38 +117,131 @@ def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: in
 def read(folder: Path) -> Tokenizer | None:
     """Returns the tokenizer of a folder, None where it holds none that this project has.
 
-    SentencePiece models go before `vocab.txt`, and that before a WordPiece `tokenizer.json`. Raises
-    InputError for a file that cannot be read, for a WordPiece that splits by other rules than
-    BERT's, and for a SentencePiece model around which a class has rules of its own, since the ids
-    would be others.
+    A SentencePiece model that a class adds nothing to goes first, then BERT's WordPiece, then a
+    `tokenizer.json` of any kind, as it stands. Raises InputError for a file that cannot be read,
+    and where text would be split by other rules than those of the network's own tokenizer.
     """
-    about = _optional_json(folder / CONFIG)
-    library = _optional_json(folder / LIBRARY_FILE)
-    for name in SENTENCEPIECE:
-        if (folder / name).is_file():
-            content = (folder / name).read_bytes()
-            model = sentencepiece_model.parse(content, str(folder / name))
-            _check_class(about, _LIBRARY_CLASSES, folder)
-            if about.get("do_lower_case", model.lowercase) not in (None, model.lowercase):
-                raise InputError(
-                    f"{folder / CONFIG}: do_lower_case={about['do_lower_case']}, but {name} itself "
-                    f"{'lowers' if model.lowercase else 'does not lower'} its text. {_WITHOUT}"
-                )
-            return SentencePiece(content, model.kind, model.lowercase, str(folder / name))
-    path = folder / VOCABULARY
-    inside = library.get("model")
+    rules = tokenizer_rules.read(folder)
+    if rules.is_japanese:
+        return _japanese(rules)
+    model = next((folder / name for name in SENTENCEPIECE if (folder / name).is_file()), None)
+    alone = model is not None and not rules.added and rules.name in ("", *LIBRARY_CLASSES)
+    if model is not None and (alone or not rules.library):
+        return _sentencepiece(model, rules)
+    inside = rules.library.get("model")
     inside = inside if isinstance(inside, Mapping) else {}
-    if path.is_file():
-        content = path.read_bytes()
-    elif _is_wordpiece(inside):
-        path = folder / LIBRARY_FILE
-        content = _vocabulary(inside, path)
-    else:
+    path = folder / VOCABULARY
+    if _is_wordpiece(inside) or (not rules.library and path.is_file()):
+        if path.is_file():
+            content = path.read_bytes()
+        else:
+            path = folder / LIBRARY_FILE
+            content = _vocabulary(inside, path)
+        if not rules.library:
+            tokenizer_rules.check_vocabulary_alone(rules, content.decode(errors="replace").split())
+        if _is_berts(rules, inside):
+            return WordPiece(content, tokenizer_rules.flags(rules)["lowercase"], str(path))
+        if not rules.library:
+            return _built(content, rules, path)
+    if not rules.library:
         return None
-    _check_class(about, _WORDPIECE_CLASSES, folder)
-    if _is_wordpiece(inside):
-        _check_rules(library, inside, folder / LIBRARY_FILE)
-    return WordPiece(content, _lowercase(about, library, folder), str(path))
+    return LibraryTokenizer(_as_it_stands(rules), str(folder / LIBRARY_FILE))
+
+
+def _japanese(rules: Rules) -> Tokenizer:
+    path = rules.folder / VOCABULARY
+    if not path.is_file():
+        raise InputError(
+            f"{rules.folder}: there is no {VOCABULARY} for {JAPANESE_CLASS}. {WITHOUT}"
+        )
+    if tokenizer_rules.japanese_words(rules) == "basic":
+        return _built(path.read_bytes(), rules, path)
+    pieces = WordPiece(path.read_bytes(), False, str(path))
+    settings = tokenizer_rules.japanese_settings(rules, pieces.pieces(range(pieces.size)))
+    return JapaneseTokenizer(settings.content(), str(path))
+
+
+def _sentencepiece(path: Path, rules: Rules) -> SentencePiece:
+    content = path.read_bytes()
+    model = sentencepiece_model.parse(content, str(path))
+    if rules.name not in ("", *LIBRARY_CLASSES):
+        raise InputError(
+            f"{rules.folder}: the tokenizer_class {rules.name!r} has rules of its own around "
+            f"{path.name}, and there is no {LIBRARY_FILE} that says which. {WITHOUT}"
+        )
+    if rules.added:
+        raise InputError(
+            f"{rules.folder}: the added token {rules.added[0].content!r} is none of {path.name}, "
+            f"and there is no {LIBRARY_FILE} that knows both. {WITHOUT}"
+        )
+    lower = rules.about.get("do_lower_case", model.lowercase)
+    if lower not in (None, model.lowercase):
+        raise InputError(
+            f"{rules.folder / CONFIG}: do_lower_case={lower}, but {path.name} itself "
+            f"{'lowers' if model.lowercase else 'does not lower'} its text. {WITHOUT}"
+        )
+    return SentencePiece(content, model.kind, model.lowercase, str(path))
+
+
+def _is_berts(rules: Rules, model: Mapping[str, Any]) -> bool:
+    """Whether text is split as by BERT's own code, with no tokens added."""
+    flags = tokenizer_rules.flags(rules)
+    usual = flags["strip_accents"] in (None, flags["lowercase"]) and flags["handle_chinese_chars"]
+    if rules.added or not usual:
+        return False
+    if not rules.library:
+        return True
+    parts = {name: rules.library.get(name) for name in ("normalizer", "pre_tokenizer")}
+    kinds = {n: p.get("type") if isinstance(p, Mapping) else p for n, p in parts.items()}
+    return {
+        "continuing_subword_prefix": model.get("continuing_subword_prefix", "##"),
+        **kinds,
+    } == _RULES
+
+
+def _built(vocabulary_content: bytes, rules: Rules, path: Path) -> LibraryTokenizer:
+    """Returns the tokenizer of a `vocab.txt` with tokens added, or other settings than BERT's."""
+    plain = WordPiece(vocabulary_content, True, str(path))
+    pieces = plain.pieces(range(plain.size))
+    special = _special(plain)
+    library = _wordpiece(pieces, special["unk_token"], True)
+    flags = tokenizer_rules.flags(rules)
+    library.normalizer = normalizers.BertNormalizer(clean_text=True, **flags)
+    _add_special(library, special)
+    for token in rules.added:
+        library.add_tokens([tokenizers.AddedToken(token.content, **token.fields)])
+        number = library.token_to_id(token.content)
+        if token.id not in (None, number):
+            raise InputError(
+                f"{rules.folder}: the added token {token.content!r} has the id {token.id} there, "
+                f"and would be {number} after the {plain.size} pieces of {path.name}"
+            )
+    return LibraryTokenizer(library.to_str().encode(), str(path))
+
+
+def _as_it_stands(rules: Rules) -> bytes:
+    """Returns tokenizer.json with what tokenizer_config.json changes of it."""
+    description = dict(rules.library)
+    normalizer = description.get("normalizer")
+    if isinstance(normalizer, Mapping) and normalizer.get("type") == "BertNormalizer":
+        description["normalizer"] = dict(normalizer) | tokenizer_rules.flags(rules)
+    listed = {
+        token.get("content")
+        for token in description.get("added_tokens") or []
+        if isinstance(token, Mapping)
+    }
+    missing = [token for token in rules.added if token.content not in listed]
+    if missing:
+        raise InputError(
+            f"{rules.folder}: the added token {missing[0].content!r} is not in {LIBRARY_FILE}; "
+            f"save the tokenizer again with transformers, which writes it there. {WITHOUT}"
+        )
+    return json.dumps(description, ensure_ascii=False).encode()
+
+
+def _special(tokenizer: Tokenizer) -> dict[str, str]:
+    names = (f"{name}_token" for name in tokenizer_base.SPECIAL_TOKENS)
+    return dict(zip(names, tokenizer.pieces(tokenizer.special_ids), strict=True))
 
 
 def _wordpiece(pieces: list[str], unk: str, lowercase: bool) -> tokenizers.Tokenizer:
@@ -163,10 +266,6 @@ def _add_special(library: tokenizers.Tokenizer, special: Mapping[str, str]) -> N
     )
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return safetensors_files.read_json(path) if path.is_file() else {}
-
-
 def _is_wordpiece(model: Mapping[str, Any]) -> bool:
     # Files of the library's first releases lack the type; only WordPiece has this setting.
     return model.get("type") == "WordPiece" or (
@@ -183,60 +282,3 @@ def _vocabulary(model: Mapping[str, Any], path: Path) -> bytes:
     if [vocab[piece] for piece in pieces] != list(range(len(pieces))):
         raise InputError(f"{path}: the ids of the vocabulary must be 0, 1, 2, ... without gaps")
     return "".join(f"{piece}\n" for piece in pieces).encode()
-
-
-def _check_class(about: Mapping[str, Any], allowed: tuple[str, ...], folder: Path) -> None:
-    """Raises InputError for a class of `transformers` that splits otherwise than its files say."""
-    name = about.get("tokenizer_class") or allowed[0]
-    if name not in allowed:
-        raise InputError(
-            f"{folder / CONFIG}: the tokenizer_class {name!r} splits by other rules than those of "
-            f"{' or '.join(allowed)}; the nearest is {schema.nearest(str(name), allowed)!r}. "
-            f"{_WITHOUT}"
-        )
-
-
-def _check_rules(library: Mapping[str, Any], model: Mapping[str, Any], path: Path) -> None:
-    """Raises InputError for a tokenizer.json whose WordPiece is not cut out of text as BERT's."""
-    parts = {name: library.get(name) for name in ("normalizer", "pre_tokenizer")}
-    kinds = {
-        n: part.get("type") if isinstance(part, Mapping) else part for n, part in parts.items()
-    }
-    found = {"continuing_subword_prefix": model.get("continuing_subword_prefix", "##"), **kinds}
-    for name, value in _RULES.items():
-        if found[name] != value:
-            raise InputError(
-                f"{path}: {name} is {found[name]!r}; only {value!r} is supported. {_WITHOUT}"
-            )
-    added, vocab = library.get("added_tokens") or [], model.get("vocab")
-    size = len(vocab) if isinstance(vocab, Mapping) else 0
-    for token in added if isinstance(added, list) else [added]:
-        at = token.get("id") if isinstance(token, Mapping) else None
-        if type(at) is not int or not 0 <= at < size:
-            raise InputError(
-                f"{path}: added_tokens holds {token!r}, which is not among the {size} pieces of "
-                f"the vocabulary; only tokens that are can be read. {_WITHOUT}"
-            )
-
-
-def _lowercase(about: Mapping[str, Any], library: Mapping[str, Any], folder: Path) -> bool:
-    """Returns whether a WordPiece lowers its text; raises InputError for rules unlike BERT's."""
-    normalizer = library.get("normalizer")
-    normalizer = normalizer if isinstance(normalizer, Mapping) else {}
-    rules = {
-        "do_lower_case": normalizer.get("lowercase"),
-        "strip_accents": normalizer.get("strip_accents"),
-        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
-    }
-    rules |= {key: about[key] for key in rules if about.get(key) is not None}
-    lowercase = True if rules["do_lower_case"] is None else bool(rules["do_lower_case"])
-    if rules["strip_accents"] not in (None, lowercase):
-        raise InputError(
-            f"{folder}: the tokenizer has strip_accents={rules['strip_accents']} and "
-            f"do_lower_case={lowercase}; only WordPieces that do both or neither are supported"
-        )
-    if rules["tokenize_chinese_chars"] is False:
-        raise InputError(
-            f"{folder}: the tokenizer has tokenize_chinese_chars=False; only True is supported"
-        )
-    return lowercase
