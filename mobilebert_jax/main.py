@@ -111,7 +111,7 @@ def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
         flags.DEFINE_integer(name, None, "See USAGE.", flag_values=values)
     try:
         rest = values(argv)[1:]
-    except (flags.Error, TypeError) as error:
+    except (flags.Error, TypeError, ValueError) as error:
         raise InputError(f"{error}\n{USAGE}") from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}\n{USAGE}")
@@ -129,6 +129,8 @@ def _with_experiment(arguments: Sequence[str]) -> tuple[list[str], str]:
     for index, argument in enumerate(arguments):
         match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
         if match:
+            if any(re.match("--?config(=|$)", other) for other in arguments[index + 1 :]):
+                raise InputError("the experiment is named twice")
             experiment = f"{_find_experiment(match[1])}{match[2] or ''}"
             arguments[index] = f"--config={experiment}"
             return arguments, experiment

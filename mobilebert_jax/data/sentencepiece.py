@@ -27,7 +27,11 @@ class SentencePiece(Tokenizer):
 
     def __init__(self, content: bytes, kind: str, lowercase: bool, where: str):
         self._processor = _load_model(content, where)
-        pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        numbers = range(self._processor.get_piece_size())
+        try:
+            pieces = [self._processor.id_to_piece(i) for i in numbers]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: a piece is not UTF-8 ({error})") from None
         super().__init__(kind, lowercase, content, pieces, where)
         self.oddities = []
         self._unprefixed = _load_model(content + _WITHOUT_PREFIX, where)

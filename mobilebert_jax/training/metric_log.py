@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mobilebert_jax import storage
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.number_format import compact, duration
 
 RATE_WINDOW = 50
@@ -274,21 +275,35 @@ def floats_of(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of a metrics.jsonl, numbers as floats; a torn last line is left out.
+    """Returns the rows of a metrics.jsonl, numbers as floats; torn lines are left out.
 
-    Returns no rows when there is no such file.
+    Returns no rows when there is no such file. Raises InputError for a row with anything but
+    numbers.
     """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_bytes().decode("utf-8", errors="replace").splitlines():
+    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue  # torn by a kill in the middle of a write
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number} is damaged: {error}") from None
         if isinstance(row, dict) and "step" in row:
-            rows.append({name: float(value) for name, value in row.items()})
+            rows.append(_numbers(row, f"{path}:{number}"))
     return rows
+
+
+def _numbers(row: Mapping[str, Any], where: str) -> dict[str, float]:
+    try:
+        found = {name: float(floats_of(value)) for name, value in row.items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} is damaged: {error}") from None
+    if not math.isfinite(found["step"]):
+        raise InputError(f"{where} is damaged: its step is {found['step']}")
+    return found
 
 
 def _remove_rows_from(path: Path, start: int) -> None:

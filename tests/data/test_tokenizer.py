@@ -15,6 +15,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer, tokenizer_base, wordpiece
+from mobilebert_jax.data.sentencepiece import SentencePiece
 from mobilebert_jax.data.wordpiece import WordPiece
 
 KINDS = ("wordpiece", "sentencepiece_unigram", "sentencepiece_bpe")
@@ -381,3 +382,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + "".join(f"{p}\n" for p in [*specials, "tea"]).encode())
     made = tokenizer.load(path, settings("wordpiece"))
     assert made.pad == 0 and made.encode(["tea"]) == [[5]] and made.oddities == []
+
+
+def test_a_sentencepiece_model_with_a_piece_that_is_no_text_is_refused(trained):
+    content = trained["sentencepiece_unigram"].content.replace(b"[PAD]", b"\x80PAD]")
+    with pytest.raises(InputError, match="a piece is not UTF-8"):
+        SentencePiece(content, "sentencepiece_unigram", True, "a model")

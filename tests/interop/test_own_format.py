@@ -74,6 +74,7 @@ def saved(tmp_path: Path) -> Path:
         ({"labels": "start"}, "must be a list of names"),
         ({"labels": ["a", "b", "c"]}, '3 "labels" do not go with the outputs'),
         ({"labels": ["a", "a"]}, '"labels" must be different names'),
+        ({"labels": ["a", "\ud800"]}, "half of a surrogate pair"),
         ({"model": None}, '"model" must be an object'),
         ({"model": {"hiden": 3}}, "no setting model.hiden; the nearest is model.hidden"),
         ({"model": {"hidden": "3"}}, "model.hidden='3' must be of type int"),

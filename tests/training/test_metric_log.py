@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
+from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.training import metric_log as metrics_lib
 from mobilebert_jax.training.metric_log import Meters, floats_of, json_safe, read_rows
 from tests import miniature
@@ -218,3 +219,14 @@ def test_json_safe_keeps_what_is_finite_and_floats_of_undoes_it() -> None:
     safe = json_safe(value)
     assert safe == {"a": [1, 2.5, "Infinity"], "b": {"c": "-Infinity", "d": "text", "e": None}}
     assert floats_of(json.loads(json.dumps(safe, allow_nan=False))) == value
+
+
+@pytest.mark.parametrize("value", ['"text"', "null", "[1]", "1" + "0" * 400, "9" * 5_000])
+def test_a_row_with_anything_but_numbers_is_damaged(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 0, "loss": 1}}\n{{"step": 1, "loss": {value}}}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2 is damaged"):
+        read_rows(path)
+    path.write_text('{"step": "NaN"}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl:1 is damaged: its step is nan"):
+        read_rows(path)

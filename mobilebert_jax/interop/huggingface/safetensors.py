@@ -85,6 +85,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: JSON that cannot be read ({error})") from None
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: holds half of a surrogate pair, which is no text") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object in braces, not {type(content).__name__}")
     return content

@@ -84,7 +84,8 @@ def library(model: SentencePieceModel, unk: int) -> tokenizers.Tokenizer | None:
     """Returns a tokenizer that splits as the model does, None where the library has no equal.
 
     Of splits that fit equally well, which a unigram model meets in a few lines of 10,000, it may
-    take another. `unk` is the id of unknown characters.
+    take another. `unk` is the id of unknown characters. Raises InputError for rules of
+    normalisation that are damaged.
     """
     if not model.usual or not model.characters:
         return None
@@ -96,9 +97,13 @@ def library(model: SentencePieceModel, unk: int) -> tokenizers.Tokenizer | None:
         found = tokenizers.Tokenizer(
             models.BPE(ids, _merges(model, ids), unk_token=model.pieces[unk].text, fuse_unk=True)
         )
+    try:
+        characters = normalizers.Precompiled(model.characters)
+    except Exception as error:
+        raise InputError(f"a SentencePiece model is damaged: {error}") from None
     found.normalizer = normalizers.Sequence(
         [
-            normalizers.Precompiled(model.characters),
+            characters,
             normalizers.Strip(left=False, right=True),
             normalizers.Replace(Regex(" {2,}"), _SPACE),
         ]
