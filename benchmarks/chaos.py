@@ -46,6 +46,8 @@ def start(experiment: str, folder: Path, settings: list[str]) -> subprocess.Pope
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A shell that runs this in the background has it, and all below it, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -12,8 +12,15 @@ class Search:
 
     batch_sizes: tuple[bounds.BatchSize, ...] = (32,)
     learning_rates: tuple[bounds.PositiveRate, ...] = (5e-5,)
-    epochs: tuple[bounds.Many, ...] = (4,)
+    epochs: tuple[bounds.ManyOrNone, ...] = (4,)
+    """0 scores a network as it is, whose output layer must be one of the task. Where nothing else
+    is tried, no training file is needed."""
     seeds: tuple[bounds.Seed, ...] = (0, 1, 2, 3, 4)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn from a training file."""
+        return any(self.epochs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,6 +170,11 @@ def _finetune_problems(config: Config) -> list[str]:
             f"beside a question of finetune.squad.max_query_length={span.max_query_length} tokens "
             f"and 3 special ones; it must be at least {span.max_query_length + 4}"
         )
+    if 0 in search.epochs and "untrained" in settings.networks:
+        found.append(
+            "finetune.networks names untrained, whose output layer says nothing before it is "
+            "trained; take 0 out of finetune.search.epochs"
+        )
     return found + _length_problems(config) + _file_problems(config)
 
 
@@ -238,7 +243,7 @@ def _file_problems(config: Config) -> list[str]:
             f"{' and '.join(with_files)}; name one of them in finetune.tasks"
         )
     for task in settings.tasks:
-        if task in FILE_TASKS and not (files.train and files.dev):
+        if task in FILE_TASKS and not (files.dev and (files.train or not settings.search.trains)):
             found.append(
                 f"the task {task!r} needs finetune.files.train and finetune.files.dev, the files "
                 "to learn from and to choose settings by"
@@ -251,6 +256,6 @@ def _file_problems(config: Config) -> list[str]:
                     f"finetune.files.{one} and finetune.files.{other} both name the column "
                     f"{columns[one]!r}"
                 )
-    if bool(files.train) != bool(files.dev):
+    if bool(files.train) != bool(files.dev) and (files.train or settings.search.trains):
         found.append("finetune.files.train and finetune.files.dev must be given together")
     return found

@@ -32,8 +32,11 @@ NUMBER_METRICS = ("pearson", "spearman")
 
 
 def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
-    """Returns the task called `name`; raises InputError for files that cannot be used."""
-    settings = config.finetune
+    """Returns the task called `name`; raises InputError for files that cannot be used.
+
+    Where nothing is trained, the dev file stands for a training file that is not named.
+    """
+    settings = _settled(config.finetune)
     if name in GLUE:
         return _glue(GLUE[name], settings, tokenizer)
     if name in SQUAD_VERSIONS:
@@ -60,6 +63,13 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     return classification_task.load(
         name, title, data, tokenizer, settings.max_seq_length, metrics, scale=scale
     )
+
+
+def _settled(settings: Finetune) -> Finetune:
+    files = settings.files
+    if settings.search.trains or files.train:
+        return settings
+    return dataclasses.replace(settings, files=dataclasses.replace(files, train=files.dev))
 
 
 def _file_title(settings: Finetune) -> str:
@@ -120,7 +130,8 @@ def fingerprint(name: str, config: Config) -> Any:
 
     Files are hashed whole.
     """
-    settings, files = config.finetune, config.finetune.files
+    settings = _settled(config.finetune)
+    files = settings.files
     if name == "next_sentence":
         return {
             "sources": corpus.fingerprints(config.data.source),

@@ -12,6 +12,7 @@ from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.finetune import pretrained, registry, sweep
+from mobilebert_jax.finetune import trial as trial_lib
 from mobilebert_jax.finetune.pretrained import Pretrained
 from mobilebert_jax.finetune.task import LoadedTask
 from mobilebert_jax.finetune.trial import Subject
@@ -80,6 +81,7 @@ def run(
             for role, network in networks.items()
         ]
         for subject in subjects:
+            trial_lib.check_as_it_is(subject)
             if subject.output_layer is not None:
                 console.print(
                     f"{subject.task.title}, {subject.role}: output layer {subject.output_layer}",

@@ -64,10 +64,15 @@ def run(subject: Subject) -> dict[str, Any]:
 
 def _tell(subject: Subject, outcome: Outcome) -> None:
     metrics = ", ".join(f"{name} {outcome.metrics[name]:.1f}" for name in subject.task.main)
+    point = outcome.point
+    settings = (
+        f"batch {point.batch_size}, learning rate {point.learning_rate:g}, {point.epochs} epochs, "
+        f"seed {outcome.seed}"
+        if point.epochs
+        else "as it is"
+    )
     subject.console.print(
-        f"{subject.task.title}, {subject.role}: batch {outcome.point.batch_size}, learning rate "
-        f"{outcome.point.learning_rate:g}, {outcome.point.epochs} epochs, seed {outcome.seed}: "
-        f"{metrics}",
+        f"{subject.task.title}, {subject.role}: {settings}: {metrics}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -16,7 +16,7 @@ import rich.console
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import Artifact
 from mobilebert_jax.config import schema
-from mobilebert_jax.config.schema import Config
+from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.exit_codes import NonFinite
 from mobilebert_jax.finetune import output_layer
@@ -34,10 +34,10 @@ from mobilebert_jax.optimizer.build import build
 from mobilebert_jax.sharding import rules
 from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
 from mobilebert_jax.sharding.global_batch import to_devices
-from mobilebert_jax.train import Phase, Training, train
+from mobilebert_jax.train import Phase, Training, open_checkpoints, train
 from mobilebert_jax.training import state as state_lib
 from mobilebert_jax.training.health import SkippedSteps
-from mobilebert_jax.training.state import Layout
+from mobilebert_jax.training.state import Layout, State
 
 TASK_STREAM = 2
 """Separates the random parameters of a task's network from those of teacher and student."""
@@ -151,13 +151,17 @@ def _train_and_score(subject: Subject, trial: Artifact, point: Point, seed: int)
         pad=subject.pretrained.tokenizer.pad,
     )
     try:
-        state = train(
-            training,
-            trial.directory,
-            subject.config.execution,
-            seed,
-            subject.layout,
-            subject.console,
+        state = (
+            train(
+                training,
+                trial.directory,
+                subject.config.execution,
+                seed,
+                subject.layout,
+                subject.console,
+            )
+            if point.epochs
+            else _kept_as_it_is(subject, training, trial)
         )
         steps = SkippedSteps(trial.directory / "skipped.jsonl", limit=1)
         skipped = processes.agree("skipped steps", lambda: len(steps.nonfinite()))
@@ -185,6 +189,29 @@ def _train_and_score(subject: Subject, trial: Artifact, point: Point, seed: int)
         "output_layer": subject.output_layer and str(subject.output_layer),
         "params_sha256": state_lib.params_digest(state.params),
     }
+
+
+def _kept_as_it_is(subject: Subject, training: Training, trial: Artifact) -> State:
+    """Returns the state before the first step, saved like the last of a training."""
+    state = state_lib.start(
+        training.initial(), training.network, training.optimizer, subject.layout
+    )
+    execution = subject.config.execution
+    with open_checkpoints(trial.directory, execution, subject.console) as checkpoints:
+        checkpoints.save(state, 0)
+        checkpoints.wait()
+    return state
+
+
+def check_as_it_is(subject: Subject) -> None:
+    """Raises InputError where a network is to be scored without training and cannot be."""
+    layer = subject.output_layer
+    if 0 in subject.config.finetune.search.epochs and (layer is None or layer.verdict == "new"):
+        why = layer.reason if layer else "it has none"
+        raise InputError(
+            f"finetune.search.epochs=0 scores {subject.pretrained.directory} as it is, but its "
+            f"output layer is not one for {subject.task.title}: {why}"
+        )
 
 
 def _keep(
