@@ -52,6 +52,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--top", type=int, default=5, help="answers, or pieces for a mask")
     parser.add_argument("--pool", default="mean", help="embed: mean or first")
     parser.add_argument(
+        "--max_answer_length", type=int, default=30, help="answer: tokens of an answer at most"
+    )
+    parser.add_argument(
         "--may_be_unanswerable", action="store_true", help='answer "" where there is no answer'
     )
     options = parser.parse_args(arguments)
@@ -60,7 +63,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             f"there is no mode {options.mode!r}; there are {', '.join(MODES)}; "
             f"the nearest is {nearest(options.mode, MODES)!r}"
         )
-    for name in ("batch_size", "top"):
+    for name in ("batch_size", "top", "max_answer_length"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name}={getattr(options, name)} must be at least 1")
     return options
@@ -97,7 +100,11 @@ def _answerer(
     ready = batching.scoring(model, options.model, options.batch_size, options.length)
     keywords: dict[str, Any] = {
         "fill-mask": {"top": options.top},
-        "answer": {"top": options.top, "may_be_unanswerable": options.may_be_unanswerable},
+        "answer": {
+            "top": options.top,
+            "may_be_unanswerable": options.may_be_unanswerable,
+            "max_answer_length": options.max_answer_length,
+        },
         "embed": {"pool": options.pool},
     }.get(options.mode, {})
     return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size, ready.known

@@ -1,6 +1,6 @@
 """Answers to questions, as spans of the text that comes with each (SQuAD)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mobilebert_jax.config.finetune import Squad
@@ -17,12 +17,13 @@ _LEAST_LENGTH = 5
 
 
 def answerer(
-    scoring: Scoring, *, top: int, may_be_unanswerable: bool
+    scoring: Scoring, *, top: int, may_be_unanswerable: bool, max_answer_length: int
 ) -> Callable[[Sequence[Item]], list[dict[str, Any]]]:
     """Returns what answers items with `question` and `context`.
 
     Each answer is a text of the context, "" where the best is that there is none, which only
-    `may_be_unanswerable` allows; `answers` are the `top` best with probabilities.
+    `may_be_unanswerable` allows; `answers` are the `top` best. `score` is the probability that the
+    answer begins there times that it ends there, `share` the answer's among the best twenty.
     """
     scoring.check_pairs("answer")
     if scoring.length < _LEAST_LENGTH:
@@ -36,6 +37,7 @@ def answerer(
         max_seq_length=scoring.length,
         doc_stride=min(usual.doc_stride, max(scoring.length // 3, 1)),
         max_query_length=min(usual.max_query_length, max(scoring.length // 4, 1)),
+        max_answer_length=max_answer_length,
     )
 
     def answer(items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -61,9 +63,16 @@ def answerer(
 def _one(found: squad_answers.Answers, id: str, top: int) -> dict[str, Any]:
     ranked = found.n_best[id]
     text = found.predictions[id]
-    chosen = next((a["probability"] for a in ranked if a["text"] == text), 0.0)
+    nothing = {"span_probability": 0.0, "probability": 0.0}
     return {
         "answer": text,
-        "score": round(chosen, 6),
-        "answers": [{"text": a["text"], "score": round(a["probability"], 6)} for a in ranked[:top]],
+        **_scores(next((a for a in ranked if a["text"] == text), nothing)),
+        "answers": [{"text": a["text"], **_scores(a)} for a in ranked[:top]],
+    }
+
+
+def _scores(answer: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "score": round(answer["span_probability"], 6),
+        "share": round(answer["probability"], 6),
     }

@@ -34,6 +34,8 @@ class Candidate(NamedTuple):
     text: str
     start_logit: float
     end_logit: float
+    span_probability: float = 1.0
+    """That the answer begins there, times that it ends there, among all places of its window."""
 
     @property
     def score(self) -> float:
@@ -51,7 +53,8 @@ class Answers:
     """The best text, even where the prediction is that there is none: what a search for the best
     threshold needs."""
     n_best: Mapping[str, list[dict[str, Any]]]
-    """`text`, `probability`, `start_logit` and `end_logit`, best first."""
+    """`text`, `probability` among these answers, `start_logit`, `end_logit` and `span_probability`,
+    best first."""
     null_odds: Mapping[str, float]
     """Score of no answer minus that of the best text; empty for SQuAD v1.1."""
 
@@ -71,7 +74,8 @@ def answers(
     answered "", which is no text of the context and so wrong where there is an answer; BERT wrote
     the word "empty". Its null odds are the null score, as if the best text scored 0.
     """
-    found = _Candidates.of(windows, start_T, end_T, span)
+    total_W = _log_total_W(windows, start_T) + _log_total_W(windows, end_T)
+    found = _Candidates.of(windows, start_T, end_T, total_W, span)
     null_W = np.stack([start_T[windows.starts[:-1]], end_T[windows.starts[:-1]]], 1).astype(float)
     firsts = np.flatnonzero(np.diff(windows.question_W, prepend=-1))
     bounds = [*firsts.tolist(), len(windows.question_W)]
@@ -85,7 +89,8 @@ def answers(
         null = None
         if data.v2:
             lowest = int(np.argmin(np.sum(null_W[first:end], axis=1)))
-            null = Candidate("", *null_W[first + lowest].tolist())
+            start, stop = null_W[first + lowest].tolist()
+            null = Candidate("", start, stop, math.exp(start + stop - total_W[first + lowest]))
         best = next(texts, None)
         ranked = _rank(itertools.chain([best], texts) if best else texts, null, span.n_best_size)
         spans[question.id] = predictions[question.id] = best.text if best else ""
@@ -144,6 +149,7 @@ class _Candidates(NamedTuple):
     end_C: NDArray[np.int64]
     start_logit_C: NDArray[np.float64]
     end_logit_C: NDArray[np.float64]
+    span_probability_C: NDArray[np.float64]
 
     @classmethod
     def of(
@@ -151,9 +157,11 @@ class _Candidates(NamedTuple):
         windows: Windows,
         start_T: NDArray[np.floating[Any]],
         end_T: NDArray[np.floating[Any]],
+        total_W: NDArray[np.float64],
         span: Squad,
     ) -> "_Candidates":
-        """Returns all valid pairs of all windows."""
+        """Returns all valid pairs of all windows; `total_W` is the logarithm of what the
+        exponentials of start plus end add up to."""
         most_T = windows.max_context_T()
         parts = []
         for first in range(0, len(windows.question_W), _WINDOWS_AT_ONCE):
@@ -175,19 +183,34 @@ class _Candidates(NamedTuple):
             joined[at + end, 1].astype(np.int64),
             start_logit[order],
             end_logit[order],
+            np.exp(start_logit[order] + end_logit[order] - total_W[w]),
         )
 
     def texts(self, rows: slice, context: str) -> Iterator[Candidate]:
         """Yields the candidates in `rows` that have a text."""
-        for begin, end, start_logit, end_logit in zip(
+        for begin, end, *scores in zip(
             self.begin_C[rows].tolist(),
             self.end_C[rows].tolist(),
             self.start_logit_C[rows].tolist(),
             self.end_logit_C[rows].tolist(),
+            self.span_probability_C[rows].tolist(),
             strict=True,
         ):
             if text := cut(context, begin, end):
-                yield Candidate(text, start_logit, end_logit)
+                yield Candidate(text, *scores)
+
+
+def _log_total_W(windows: Windows, logits_T: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Returns the logarithm of the sum of exponentials over `[CLS]` and the context of a window."""
+    lengths_W = np.diff(windows.starts)
+    position_T = np.arange(len(logits_T)) - np.repeat(windows.starts[:-1], lengths_W)
+    context_T = position_T >= np.repeat(windows.second_start_W, lengths_W)
+    context_T &= position_T < np.repeat(lengths_W - 1, lengths_W)
+    allowed_T = np.where(context_T | (position_T == 0), logits_T.astype(float), -np.inf)
+    most_W = np.maximum.reduceat(allowed_T, windows.starts[:-1])
+    weights_T = np.exp(allowed_T - np.repeat(most_W, lengths_W))
+    found: NDArray[np.float64] = most_W + np.log(np.add.reduceat(weights_T, windows.starts[:-1]))
+    return found
 
 
 def _pairs(
@@ -249,6 +272,7 @@ def _with_probabilities(ranked: list[Candidate]) -> list[dict[str, Any]]:
             "probability": weight / sum(weights),
             "start_logit": candidate.start_logit,
             "end_logit": candidate.end_logit,
+            "span_probability": candidate.span_probability,
         }
         for candidate, weight in zip(ranked, weights, strict=True)
     ]

@@ -61,12 +61,22 @@ def test_answers_worked_by_hand(words):
     found = squad_answers.answers(data, made, start, end, span)
     # 5-5 "w0" 7.0; 5-6 "w0 w2" 5.0; no answer 2.5. 3-5 is three tokens long, 3-6 four.
     total = math.exp(7) + math.exp(5) + math.exp(2.5)
-    assert [list(entry.values()) for entry in found.n_best["q"]] == [
-        ["w0", pytest.approx(math.exp(7) / total, abs=1e-12), 4.0, 3.0],
-        ["w0 w2", pytest.approx(math.exp(5) / total, abs=1e-12), 4.0, 1.0],
-        ["", pytest.approx(math.exp(2.5) / total, abs=1e-12), 2.0, 0.5],
-    ]
-    assert list(found.n_best["q"][0]) == ["text", "probability", "start_logit", "end_logit"]
+    # Of starts and of ends: [CLS] and the four context tokens.
+    starts = math.exp(2) + math.exp(3) + math.exp(0) + math.exp(4) + math.exp(0)
+    ends = math.exp(0.5) + 2 * math.exp(0) + math.exp(3) + math.exp(1)
+
+    def entry(text: str, start: float, end: float) -> dict[str, object]:
+        score = math.exp(start + end)
+        return {
+            "text": text,
+            "probability": pytest.approx(score / total, abs=1e-12),
+            "start_logit": start,
+            "end_logit": end,
+            "span_probability": pytest.approx(score / starts / ends, abs=1e-12),
+        }
+
+    best = [entry("w0", 4.0, 3.0), entry("w0 w2", 4.0, 1.0), entry("", 2.0, 0.5)]
+    assert found.n_best["q"] == best
     assert found.null_odds == {"q": -4.5}
     assert found.predictions == found.spans == {"q": "w0"}
 
