@@ -50,8 +50,18 @@ class Ending(NamedTuple):
     message: str
 
 
+def printable(text: str) -> str:
+    """Returns `text` with what could steer a terminal spelled out: names in files may hold it."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def ending_of(error: BaseException) -> Ending | None:
     """Returns how the process ends after `error`; None for an error of the program."""
+    end = _ending_of(error)
+    return end and Ending(end.code, printable(end.message))
+
+
+def _ending_of(error: BaseException) -> Ending | None:
     match error:
         case InputError():
             return Ending(INPUT_ERROR_CODE, f"error: {error}")

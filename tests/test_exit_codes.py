@@ -43,3 +43,9 @@ def test_an_interrupt_that_a_library_reports_as_its_own_error() -> None:
     end = ending_of(caught.value)
     assert end is not None
     assert end.code == 130
+
+
+def test_a_message_cannot_steer_a_terminal() -> None:
+    end = ending_of(InputError("tensor \x1b[2Jname\u202e is unknown\nin file"))
+    assert end is not None
+    assert end.message == "error: tensor \\x1b[2Jname\\u202e is unknown\nin file"

@@ -108,7 +108,7 @@ def find(setting: str, folder: str) -> Pretrained:
     raise InputError(
         f"{setting}={folder!r} is not the folder of a finished training stage "
         f"({', '.join(MODEL_SETTINGS)}); it should be one like runs/<name>/distill-<digest> that "
-        f"holds a manifest.json, {reading.FORMATS}"
+        f"holds a manifest.json, {reading.FORMATS}{reading.hint(folder)}"
     )
 
 

@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mobilebert_jax.config.schema import InputError, Tokenizer, nearest
-from mobilebert_jax.exit_codes import INPUT_ERROR_CODE, INTERRUPTED_CODE, came_of_interrupt
+from mobilebert_jax.exit_codes import (
+    INPUT_ERROR_CODE,
+    INTERRUPTED_CODE,
+    came_of_interrupt,
+    printable,
+)
 from mobilebert_jax.inference import requests as items_lib
 from mobilebert_jax.inference.requests import Item
 
@@ -158,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
                 file=sys.stderr,
             )
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return INPUT_ERROR_CODE
     except KeyboardInterrupt:
         _discard_output()

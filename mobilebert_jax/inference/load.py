@@ -111,7 +111,7 @@ def find(path: str | Path) -> Path:
     raise InputError(
         f"{path} holds no finished network; it should be the folder of a training stage or of a "
         "trial, such as runs/<name>/distill-<digest>, of a run, of a network in an export, "
-        f"{reading.FORMATS}"
+        f"{reading.FORMATS}{reading.hint(path)}"
     )
 
 

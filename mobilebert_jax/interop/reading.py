@@ -1,6 +1,7 @@
 """Imports a network: which of the known formats a path holds, and the network in it."""
 
 import json
+import re
 from pathlib import Path
 
 from mobilebert_jax.config.schema import InputError
@@ -33,7 +34,18 @@ def read(path: Path) -> tuple[Model, list[str]]:
     if _is_tensorflow(path):
         model, report = tensorflow_checkpoint.read(path)
         return model, report.lines()
-    raise InputError(f"{path} holds no network; it should be {FORMATS}")
+    raise InputError(f"{path} holds no network; it should be {FORMATS}{hint(path)}")
+
+
+def hint(path: Path | str) -> str:
+    """Returns what a path that holds no network may have meant, as the end of a message."""
+    name = str(path)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).parent.exists():
+        return (
+            f". If {name} is a model on Hugging Face's hub, download it first, for example with "
+            f"`hf download {name} --local-dir {name.split('/')[1]}`, and name that folder"
+        )
+    return ""
 
 
 def _is_own(path: Path) -> bool:

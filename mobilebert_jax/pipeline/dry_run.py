@@ -7,11 +7,17 @@ import rich.table
 
 from mobilebert_jax.config.schema import AFTERWARDS, Config, ModelConfig
 from mobilebert_jax.model import sizes
-from mobilebert_jax.pipeline import flops
+from mobilebert_jax.pipeline import flops, imported_teacher
 
 
 def show(config: Config, console: rich.console.Console) -> None:
-    """Prints the networks that are trained and every stage with its steps, batch and compute."""
+    """Prints the networks that are trained and every stage with its steps, batch and compute.
+
+    Raises InputError for a teacher from elsewhere that does not fit.
+    """
+    if config.teacher.path:
+        imported_teacher.compared(config)
+        console.print(f"teacher: as it is, {config.teacher.path}", markup=False, soft_wrap=True)
     console.print(f"{config.name}, seed {config.seed}, {config.precision}", markup=False)
     if set(config.stages) - set(AFTERWARDS):
         console.print(f"text: {config.data.source}", markup=False)
@@ -58,6 +64,8 @@ def _stages(config: Config) -> rich.table.Table:
     plan = stage_plan(config)
     for name in config.stages:
         steps, batch, total, how = plan[name]
+        if name == "teacher" and config.teacher.path:
+            steps, total, how = 0, 0.0, "as it is"
         table.add_row(
             name,
             f"{steps:,}" if steps else "",

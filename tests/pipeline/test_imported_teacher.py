@@ -18,7 +18,7 @@ from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.model import Kind, Model
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
-from mobilebert_jax.pipeline import runner
+from mobilebert_jax.pipeline import dry_run, runner
 from tests import miniature
 from tests.interop import exchanged
 
@@ -122,6 +122,14 @@ def test_a_teacher_that_does_not_fit_is_refused(prepared: Path, tmp_path: Path) 
         taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)
     )
     assert "teacher.model.intermediate: it has 20, the configuration 16" in message
+    # Seen before any text is prepared, by a dry run too.
+    assert not list((tmp_path / "runs/tiny").glob("prepare-*"))
+    wrong = taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)
+    with pytest.raises(InputError, match=r"teacher\.model\.intermediate: it has 20"):
+        dry_run.show(wrong, miniature.console())
+    console = miniature.console()
+    dry_run.show(taught_by_bert(prepared, tmp_path, tmp_path / "bert"), console)
+    assert "as it is, " in console.file.getvalue()
     message = refusal(taught_by_bert(prepared, tmp_path, tmp_path / "words"))
     assert "it lacks next_sentence, the heads of pretraining" in message
     message = refusal(taught_by_bert(prepared, tmp_path, tmp_path / "reversed"))

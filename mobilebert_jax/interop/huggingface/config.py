@@ -4,8 +4,9 @@ Source: `configuration_mobilebert.py` and `configuration_bert.py` of `transforme
 hold for keys that a file lacks.
 """
 
+import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,10 @@ HEADS: dict[Kind, str] = {
     "multiple_choice": "ForMultipleChoice",
     "question_answering": "ForQuestionAnswering",
 }
+
+READ_NETWORKS = "read are those of {} and {} with {}".format(
+    *CLASSES.values(), ", ".join(HEADS.values())
+)
 
 POOLED: tuple[Kind, ...] = (
     "bare",
@@ -74,6 +79,13 @@ _KEYS = {
     "attention_probs_dropout_prob": _Key("attention_dropout", 0.1, 0.1),
     "initializer_range": _Key("initializer_range", 0.02, 0.02),
 }
+_ONLY_MOBILEBERTS = {
+    "intra_bottleneck_size",
+    "use_bottleneck",
+    "num_feedforward_networks",
+    "trigram_input",
+    "key_query_shared_bottleneck",
+}
 _MOBILEBERT_KEYS = {
     "embedding_size": _Key("embedding", 128, None),
     "num_feedforward_networks": _Key("feedforwards", 4, None),
@@ -89,8 +101,8 @@ class Settings(NamedTuple):
     model_type: str
     kind: Kind | None
     """None where the file does not say."""
-    outputs: int
-    """Of a classifier; Hugging Face's default is 2."""
+    outputs: int | None
+    """Of a classifier; None where the file does not say, and the tensors do."""
     labels: tuple[str, ...]
     """Empty where they are the names that Hugging Face makes up."""
 
@@ -179,23 +191,31 @@ def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None,
     if listed is not None and not isinstance(listed, list):
         raise InputError(f'{where}: "architectures" must be a list with one name, not {listed!r}')
     model_type = content.get("model_type")
+    if not listed and model_type is None:
+        # Files of before there was this key; settings that only one of the two has tell which.
+        model_type = "mobilebert" if set(content) & _ONLY_MOBILEBERTS else "bert"
     if listed:
         name = str(listed[0])
         if name not in known:
             raise InputError(
-                f"{where}: the architecture {name} is not one of this project's; the nearest is "
-                f"{nearest(name, known)}"
+                f"{where}: the architecture {name!r} is not read; {READ_NETWORKS}"
+                f"{_meant(name, known)}"
             )
         kind, model_type_of_name = known[name]
         if model_type not in (None, model_type_of_name):
             raise InputError(f"{where}: the model_type {model_type!r} has no architecture {name}")
         return kind, model_type_of_name
     if not isinstance(model_type, str) or model_type not in CLASSES:
-        raise InputError(
-            f"{where}: the model_type {model_type!r} is not one of this project's; the nearest is "
-            f"{nearest(str(model_type), CLASSES)}"
-        )
+        raise InputError(f"{where}: the model_type {model_type!r} is not read; {READ_NETWORKS}")
     return None, model_type
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Returns which class a misspelt name of one of these families means, if any."""
+    if not name.startswith(tuple(CLASSES.values())):
+        return ""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    return f"; the nearest is {near[0]}" if near else ""
 
 
 def _refuse(content: Mapping[str, Any], kind: Kind | None, where: Path) -> None:
@@ -269,11 +289,15 @@ def _bert(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _labels(content: Mapping[str, Any], where: Path) -> tuple[int, tuple[str, ...]]:
-    """Returns the number of outputs and their names, none where they are made up."""
+def _labels(content: Mapping[str, Any], where: Path) -> tuple[int | None, tuple[str, ...]]:
+    """Returns the number of outputs, None where it is not said, and their names, none where they
+    are made up."""
     by_id = content.get("id2label")
     if by_id is None:
-        return _value(content, "num_labels", 2, where), ()
+        for name in ("num_labels", "_num_labels"):
+            if content.get(name) is not None:
+                return _value(content, name, 0, where), ()
+        return None, ()
     if not isinstance(by_id, dict) or set(by_id) != {str(i) for i in range(len(by_id))}:
         raise InputError(f'{where}: "id2label" must name each of 0, 1, 2, ... once, not {by_id!r}')
     labels = tuple(str(by_id[str(i)]) for i in range(len(by_id)))

@@ -138,6 +138,8 @@ def read(folder: Path) -> Model:
     tensors = _renamed(stored, f"{settings.model_type}.", "" if kind == "bare" else f"{body}.")
     config, kind = _parts(settings.config, kind, set(tensors))
     outputs = {"question_answering": 2, "multiple_choice": 1}.get(kind, settings.outputs)
+    if outputs is None:  # the number that `transformers` took is in the file alone
+        outputs = len(tensors.get("classifier.bias", ()))
     params = _params(config, kind, outputs, tensors, where)
     tokenizer = huggingface_tokenizer.read(folder)
     own_format.check_tokenizer(tokenizer, config, str(folder))

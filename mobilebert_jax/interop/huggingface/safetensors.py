@@ -41,6 +41,7 @@ def read_folder(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
     raise InputError(
         f"{folder}: there is no {SAFETENSORS} (or {SAFETENSORS}{INDEX_SUFFIX}, {PICKLE}, "
         f"{PICKLE}{INDEX_SUFFIX}) with the network's tensors; it holds {present}"
+        f"{_converted(folder)}"
     )
 
 
@@ -108,6 +109,20 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             f"{path}: not a whole safetensors file ({error}; {path.stat().st_size:,} bytes); "
             "fetch or copy it again"
         ) from None
+
+
+def _converted(folder: Path) -> str:
+    """Returns how weights for other libraries become ones that are read."""
+    for name, (library, flag) in {
+        "tf_model.h5": ("Keras", "from_tf"),
+        "flax_model.msgpack": ("Flax", "from_flax"),
+    }.items():
+        if (folder / name).is_file():
+            return (
+                f". {name} holds the weights for {library}: open the folder in transformers 4 with "
+                f"`{flag}=True` and save it again with `save_pretrained`"
+            )
+    return ""
 
 
 def _without_wrapper(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

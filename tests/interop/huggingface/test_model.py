@@ -12,6 +12,7 @@ import tokenizers
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizer_lib
+from mobilebert_jax.interop import reading
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.huggingface import tokenizer as huggingface_tokenizer
@@ -373,3 +374,42 @@ def test_sentencepiece_models_come_back(kind: Any, lowercase: bool, tmp_path: Pa
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match=r"sentencepiece\.model: not a"):
             huggingface_tokenizer.read(tmp_path / "written")
+
+
+@pytest.mark.parametrize("key", ["num_labels", "_num_labels", None])
+def test_the_number_of_outputs_is_that_of_the_file(tmp_path: Path, key: str | None) -> None:
+    model = exchanged.make(exchanged.CONFIGS["released"], "sequence_classification")
+    huggingface.write(model, tmp_path / "written")
+    path = tmp_path / "written" / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("id2label", "label2id", "num_labels"):
+        content.pop(name, None)
+    if key is not None:
+        content[key] = 3
+    path.write_text(json.dumps(content))
+    found = huggingface.read(tmp_path / "written")
+    np.testing.assert_array_equal(found.params["task"]["dense"]["bias"].shape, (3,))
+
+
+@pytest.mark.parametrize("name", ["released", "bert"])
+def test_a_config_of_before_model_types_is_read(tmp_path: Path, name: str) -> None:
+    model = exchanged.make(exchanged.CONFIGS[name], "bare")
+    huggingface.write(model, tmp_path / "written")
+    path = tmp_path / "written" / "config.json"
+    content = json.loads(path.read_text())
+    del content["model_type"], content["architectures"]
+    path.write_text(json.dumps(content))
+    assert_equal(huggingface.read(tmp_path / "written"), as_stored(model))
+
+
+def test_weights_for_other_libraries_are_named_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "tf_model.h5").write_bytes(b"")
+    with pytest.raises(InputError, match=r"tf_model\.h5 holds the weights for Keras.*from_tf=True"):
+        huggingface.read(tmp_path)
+
+
+def test_the_name_of_a_model_on_the_hub_is_told_to_be_downloaded() -> None:
+    name = "csarron/mobilebert-uncased-squad-v2"
+    with pytest.raises(InputError, match=f"`hf download {name} --local-dir mobilebert-uncased"):
+        reading.read(Path(name))
