@@ -4,10 +4,10 @@ It is kept where the task has its labels, permuted where they are the same in an
 made anew where nothing says which of its outputs belongs to which label.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from mobilebert_jax.interop.model import numbered_labels
 from mobilebert_jax.objective.finetune import Kind
 
 
@@ -48,7 +48,7 @@ def match(
         if order == tuple(range(len(order))):
             return Match("kept", "its labels are those of the task", order)
         return Match("permuted", "its labels are those of the task in another order", order)
-    if all(re.fullmatch(rf"LABEL_{i}", label) for i, label in enumerate(labels)):
+    if tuple(labels) == numbered_labels(len(labels)):
         numbers = tuple(range(len(labels)))
         reason = f"its labels are numbers, as many as the task has: {len(labels)}"
         return Match("kept", reason, numbers)

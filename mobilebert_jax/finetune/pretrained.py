@@ -16,7 +16,7 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.finetune import finished_trial
 from mobilebert_jax.finetune.finished_trial import Finished
 from mobilebert_jax.interop import reading
-from mobilebert_jax.interop.model import Model
+from mobilebert_jax.interop.model import Model, numbered_labels
 from mobilebert_jax.model.layers import Network
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.objective.finetune import Kind
@@ -171,7 +171,7 @@ def _labels(found: Model) -> tuple[str, ...]:
     if _kind(found) not in ("classes", "tags"):
         return ()
     outputs = found.params["task"]["dense"]["bias"].shape[-1]
-    return found.labels or tuple(f"LABEL_{i}" for i in range(outputs))
+    return found.labels or numbered_labels(outputs)
 
 
 def _check_vocabulary(directory: Path, model: ModelConfig, tokenizer: Tokenizer) -> None:

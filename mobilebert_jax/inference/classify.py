@@ -11,6 +11,7 @@ from mobilebert_jax.finetune.examples import Example, Tagged
 from mobilebert_jax.finetune.features import of_sentences, of_words
 from mobilebert_jax.inference.batching import Scoring, softmax
 from mobilebert_jax.inference.requests import Item
+from mobilebert_jax.interop.model import numbered_labels
 
 KINDS = ("sequence_classification", "token_classification", "multiple_choice")
 
@@ -36,7 +37,7 @@ def answerer(scoring: Scoring) -> Answer:
         outputs_NC = predict(scoring.params, rows)
         if number and outputs_NC.shape[1] == 1:
             return [{"value": float(value)} for value in outputs_NC[:, 0]]
-        labels = scoring.labels or tuple(map(str, range(outputs_NC.shape[1])))
+        labels = scoring.labels or numbered_labels(outputs_NC.shape[1])
         return [_scored(labels, scores) for scores in softmax(outputs_NC)]
 
     return classify
@@ -55,7 +56,7 @@ def _tagger(scoring: Scoring) -> Answer:
         sentences = [Tagged(_words(item), (), item.where) for item in items]
         rows, _ = of_words(sentences, scoring.tokenizer, scoring.length)
         scores_FC = softmax(predict(scoring.params, rows))
-        labels = scoring.labels or tuple(map(str, range(scores_FC.shape[1])))
+        labels = scoring.labels or numbered_labels(scores_FC.shape[1])
         first_F = rows.token_targets["label_weights"] > 0
         found = []
         for index, sentence in enumerate(sentences):

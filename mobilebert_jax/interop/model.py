@@ -26,6 +26,11 @@ TASK_KINDS = (
 """Kinds whose head is one dense layer, `task/dense` of our parameters."""
 
 
+def numbered_labels(outputs: int) -> tuple[str, ...]:
+    """Returns the names that `transformers` has for outputs without."""
+    return tuple(f"LABEL_{i}" for i in range(outputs))
+
+
 class Model(NamedTuple):
     """One network with everything that is needed to use it."""
 

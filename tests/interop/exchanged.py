@@ -28,27 +28,27 @@ _NARROW: dict[str, Any] = {
 }
 
 
-def _narrow(config: ModelConfig, **changes: Any) -> ModelConfig:
+def narrow(config: ModelConfig, **changes: Any) -> ModelConfig:
     return dataclasses.replace(config, **(_NARROW | changes))
 
 
 _PLAIN: dict[str, Any] = {"bottleneck": 16, "bottlenecks": False, "query_key": "block_input"}
 CONFIGS = {
-    "released": _narrow(sizes.MOBILEBERT, feedforwards=3, trigram_masks_padding=False),
-    "masks_padding": _narrow(sizes.MOBILEBERT, feedforwards=1),
-    "tiny": _narrow(sizes.MOBILEBERT_TINY),
-    "layer_norm": _narrow(sizes.MOBILEBERT_WITHOUT_OPT, feedforwards=2),
-    "pooler": _narrow(sizes.MOBILEBERT, pooler=True, feedforwards=1, activation="gelu"),
-    "relu6": _narrow(sizes.MOBILEBERT_RELU6, feedforwards=2, trigram_masks_padding=False),
-    "without_trigram": _narrow(sizes.MOBILEBERT, feedforwards=2, trigram=False, embedding=16),
-    "without_bottlenecks": _narrow(sizes.MOBILEBERT, feedforwards=2, **_PLAIN),
-    "large_vocabulary": _narrow(sizes.MOBILEBERT, feedforwards=1, vocab_size=32000),
-    "bert": _narrow(sizes.BERT_BASE, bottleneck=16, embedding=16),
+    "released": narrow(sizes.MOBILEBERT, feedforwards=3, trigram_masks_padding=False),
+    "masks_padding": narrow(sizes.MOBILEBERT, feedforwards=1),
+    "tiny": narrow(sizes.MOBILEBERT_TINY),
+    "layer_norm": narrow(sizes.MOBILEBERT_WITHOUT_OPT, feedforwards=2),
+    "pooler": narrow(sizes.MOBILEBERT, pooler=True, feedforwards=1, activation="gelu"),
+    "relu6": narrow(sizes.MOBILEBERT_RELU6, feedforwards=2, trigram_masks_padding=False),
+    "without_trigram": narrow(sizes.MOBILEBERT, feedforwards=2, trigram=False, embedding=16),
+    "without_bottlenecks": narrow(sizes.MOBILEBERT, feedforwards=2, **_PLAIN),
+    "large_vocabulary": narrow(sizes.MOBILEBERT, feedforwards=1, vocab_size=32000),
+    "bert": narrow(sizes.BERT_BASE, bottleneck=16, embedding=16),
 }
 """All that Hugging Face can express; BERT has a pooler."""
 OTHERS = {
-    "teacher": _narrow(sizes.IB_BERT_LARGE),
-    "paper_form": _narrow(sizes.MOBILEBERT_PAPER_FORM, feedforwards=2),
+    "teacher": narrow(sizes.IB_BERT_LARGE),
+    "paper_form": narrow(sizes.MOBILEBERT_PAPER_FORM, feedforwards=2),
 }
 
 LABELS: dict[Kind, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.interop import parameter_names
-from mobilebert_jax.interop.model import Kind
+from mobilebert_jax.interop.model import Kind, numbered_labels
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import LAYER_NORM_EPSILON
 from mobilebert_jax.model.sizes import Activation, ModelConfig, Norm, QueryKeySource
@@ -173,7 +173,7 @@ def make(
             "classifier_activation": config.pooler and kind in POOLED,
         }
     if kind in ("sequence_classification", "token_classification"):
-        known = labels or tuple(f"LABEL_{i}" for i in range(outputs))
+        known = labels or numbered_labels(outputs)
         content["id2label"] = {str(i): label for i, label in enumerate(known)}
         content["label2id"] = {label: i for i, label in enumerate(known)}
     if kind == "sequence_classification" and outputs == 1:
@@ -303,5 +303,5 @@ def _labels(content: Mapping[str, Any], where: Path) -> tuple[int | None, tuple[
     labels = tuple(str(by_id[str(i)]) for i in range(len(by_id)))
     if len(set(labels)) != len(labels):
         raise InputError(f'{where}: the names in "id2label" must be different, not {labels}')
-    made_up = tuple(f"LABEL_{i}" for i in range(len(by_id)))
+    made_up = numbered_labels(len(by_id))
     return len(labels), () if labels == made_up else labels
