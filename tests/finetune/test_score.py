@@ -10,20 +10,10 @@ from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.pipeline import runner
 from tests import miniature
 from tests.finetune import tiny_tasks
+from tests.finetune.tiny_tasks import SWEEP
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-SWEEP: dict[str, Any] = {
-    "stages": ("finetune",),
-    "finetune__max_seq_length": 16,
-    "finetune__squad__max_seq_length": 16,
-    "finetune__squad__doc_stride": 4,
-    "finetune__squad__max_query_length": 4,
-    "finetune__search__batch_sizes": (8,),
-    "finetune__search__learning_rates": (1e-2,),
-    "finetune__search__epochs": (3,),
-    "finetune__search__seeds": (0,),
-}
 AS_IT_IS = {"name": "scored", "finetune__search__epochs": (0,)}
 
 
@@ -74,7 +64,7 @@ def test_a_trial_scores_as_it_did_after_its_training(
 ) -> None:
     files = write_files(tmp_path, task)
     settings = {"finetune__tasks": (task,), "finetune__pretrained": str(pretrained), **files}
-    run(tmp_path, **settings)
+    run(tmp_path, finetune__search__epochs=(3,), **settings)
     trained = results(tmp_path)
     # Nothing is learnt, so nothing but the dev file is needed.
     if task == "squad_v1.1":

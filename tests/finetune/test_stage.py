@@ -25,20 +25,9 @@ from mobilebert_jax.interop import own_format
 from mobilebert_jax.pipeline import runner
 from tests import miniature
 from tests.finetune import tiny_tasks
+from tests.finetune.tiny_tasks import SWEEP
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-SWEEP: dict[str, Any] = {
-    "stages": ("finetune",),
-    "finetune__max_seq_length": 16,
-    "finetune__squad__max_seq_length": 16,
-    "finetune__squad__doc_stride": 4,
-    "finetune__squad__max_query_length": 4,
-    "finetune__search__batch_sizes": (8,),
-    "finetune__search__learning_rates": (1e-2,),
-    "finetune__search__epochs": (1,),
-    "finetune__search__seeds": (0,),
-}
 
 
 @pytest.fixture(scope="module")

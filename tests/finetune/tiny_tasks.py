@@ -12,6 +12,19 @@ from typing import Any
 from mobilebert_jax.finetune.glue.tasks import GLUE, GlueTask
 from tests.finetune import datasets
 
+SWEEP: dict[str, Any] = {
+    "stages": ("finetune",),
+    "finetune__max_seq_length": 16,
+    "finetune__squad__max_seq_length": 16,
+    "finetune__squad__doc_stride": 4,
+    "finetune__squad__max_query_length": 4,
+    "finetune__search__batch_sizes": (8,),
+    "finetune__search__learning_rates": (1e-2,),
+    "finetune__search__epochs": (1,),
+    "finetune__search__seeds": (0,),
+}
+"""Settings of fine-tuning alone, of few steps on short rows."""
+
 WORDS = ("kalo", "miren", "stavo", "tushi", "peldan", "grofe", "shika", "renlo")
 ROWS = {"train": 16, "dev": 6, "test": 5}
 _DATASETS = {
