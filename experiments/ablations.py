@@ -21,10 +21,10 @@ its scores, and three minutes of compilation once for a variant that is taught l
 `paper` trains 70 students. A longer list of seeds trains only the new ones, a run that was killed
 goes on, and the page is there after the first variant.
 
-Expected, demo (two cores, 7 to 13 minutes for the teacher, about one for a student): progressive
-ahead of the control in 5 of 5 seeds, by 0.026 nats on average; `wiki`, 26 MB of Wikipedia, by
-0.021. `small`: behind it by 0.026, one seed. docs/reproduce.md has all that was measured; `paper`
-has not been run.
+Expected, demo (two cores, 7 to 16 minutes for the teacher, one to two for a student): progressive
+ahead of the control in 5 of 5 seeds, by 0.026 nats on average, and all orders of both tables but
+one, which is undecided; `wiki`, 26 MB of Wikipedia: ahead by 0.021. `small`: behind it by 0.026,
+one seed. docs/reproduce.md has all that was measured; `paper` has not been run.
 """
 
 import dataclasses
