@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -33,11 +33,27 @@ def run(folder: Path, **settings: Any) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+class Grown(NamedTuple):
+    """A comparison with seed 0, and then with seeds 0 and 1."""
+
+    folder: Path
+    first: set[str]
+    """Folders after seed 0 alone."""
+    said: str
+    """By the second start."""
+
+
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Grown:
     folder = tmp_path_factory.mktemp("compared")
-    run(folder)
-    return folder
+    run(folder, ablations__seeds=(0,))
+    first = folders(folder, "*")
+    return Grown(folder, first, run(folder))
+
+
+@pytest.fixture(scope="module")
+def compared(grown: Grown) -> Path:
+    return grown.folder
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -101,21 +117,19 @@ def test_seeds_start_and_read_differently(compared: Path) -> None:
     assert len(set(firsts)) == 2
 
 
-def test_more_seeds_train_only_the_new_ones(compared: Path) -> None:
-    before = folders(compared, "*")
-    page_text = (compared / "runs/tiny/ablations.html").read_text()
-    said = run(compared)
-    assert "made anew" not in said
-    assert folders(compared, "*") == before
-    said = run(compared, ablations__seeds=(0, 1, 2), ablations__only=("control", "student"))
-    new = folders(compared, "*") - before
-    assert sorted(name.split("-")[0] for name in new) == [
-        "control", "distill", "held_out", "held_out", "transfer",
+def test_more_seeds_train_only_the_new_ones(grown: Grown) -> None:
+    before = folders(grown.folder, "*")
+    assert sorted(name.split("-")[0] for name in before - grown.first) == [
+        "baseline", "control", "distill", *["held_out"] * 3, "transfer",
     ]  # fmt: skip
-    assert "6 of 6: student, seed 2" in said
+    assert "6 of 6: student, seed 1" in grown.said
+    page_text = (grown.folder / "runs/tiny/ablations.html").read_text()
+    said = run(grown.folder, ablations__only=("control", "student"))
+    assert "made anew" not in said
+    assert folders(grown.folder, "*") == before
     assert "student is ahead of control" in said and "control is ahead" not in said
-    run(compared)
-    assert len((compared / "runs/tiny/ablations.html").read_text()) == len(page_text)
+    run(grown.folder)
+    assert len((grown.folder / "runs/tiny/ablations.html").read_text()) == len(page_text)
 
 
 def test_the_page_is_written_after_every_variant_of_the_first_seed_and_every_later_seed(

@@ -47,7 +47,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"search__learning_rates": (-1e-5,)},
         "search.learning_rates holds -1e-05, which must be from 1e-12",
     ),
-    ({"search__epochs": (0,)}, "search.epochs holds 0, which must be from 1 to"),
+    ({"search__epochs": (-1,)}, "search.epochs holds -1, which must be from 0 to"),
     ({"search__seeds": (-1, 0)}, "search.seeds holds -1, which must be from 0 to 4,294,967,295"),
     ({"search__seeds": (0, 1 << 32)}, "search.seeds holds 4294967296, which must be from 0"),
     (

@@ -58,7 +58,9 @@ def write_files(folder: Path, task: str) -> dict[str, Any]:
     return {f"finetune__files__{s}": str(folder / f"{s}.{ending}") for s in ("train", "dev")}
 
 
-@pytest.mark.parametrize("task", ["classify", "tag", "squad_v1.1"])
+@pytest.mark.parametrize(
+    "task", ["classify", *(pytest.param(t, marks=pytest.mark.slow) for t in ("tag", "squad_v1.1"))]
+)
 def test_a_trial_scores_as_it_did_after_its_training(
     tmp_path: Path, pretrained: Path, task: str
 ) -> None:

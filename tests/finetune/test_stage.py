@@ -223,7 +223,7 @@ def test_numbers_in_any_unit_are_learnt_and_said(sweep: Sweep, tmp_path: Path) -
     shape = {"input_ids": [ids], "input_mask": [[1] * len(ids)], "segment_ids": [[0] * len(ids)]}
     assert model(params, **shape)["logits"][0, 0] == pytest.approx(predicted[0], abs=0.1)
     further = {"finetune__pretrained": str(trial), "name": "further"}
-    run(sweep("classify", **{**settings, **further, "finetune__search__learning_rates": (1e-9,)}))
+    run(sweep("classify", **{**settings, **further, "finetune__search__epochs": (0,)}))
     again = json.loads((tmp_path / "runs/further/results.json").read_text())["finetune"]
     assert metrics(again)["classify"] == pytest.approx(metrics(found)["classify"], abs=1e-2)
 

@@ -99,6 +99,7 @@ def test_a_bert_of_other_widths_teaches_its_words(prepared: Path, tmp_path: Path
     assert "teacher: made anew" in said and "because imported changed" in said
 
 
+@pytest.mark.slow
 def test_a_teacher_in_our_own_format_teaches_every_layer(prepared: Path, tmp_path: Path) -> None:
     own_format.write(network(prepared, IB_BERT), tmp_path / "teacher")
     config = experiment(prepared, tmp_path, tmp_path / "teacher", stages=("transfer",))

@@ -117,6 +117,7 @@ def test_where_none_is_intact_the_stage_begins_anew(copy: Path, whole: Path) -> 
     assert digest(copy) == digest(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_whose_checkpoint_is_damaged_is_finished_again(
     copy: Path, whole: Path
 ) -> None:
@@ -183,6 +184,7 @@ def last_words(said: str) -> str:
     return said[said.rindex("error: ") :]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_2_and_loses_nothing(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").symlink_to(whole / "text.txt")
     cache = tmp_path / "compiled"

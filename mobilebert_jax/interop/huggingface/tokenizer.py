@@ -140,7 +140,9 @@ def read(folder: Path) -> Tokenizer | None:
         if not rules.library:
             tokenizer_rules.check_vocabulary_alone(rules, content.decode(errors="replace").split())
         if _is_berts(rules, inside):
-            return WordPiece(content, tokenizer_rules.flags(rules)["lowercase"], str(path))
+            made = WordPiece(content, tokenizer_rules.flags(rules)["lowercase"], str(path))
+            _check_same(made, inside.get("vocab"), rules)
+            return made
         if not rules.library:
             return _built(content, rules, path)
     if not rules.library:
@@ -197,6 +199,20 @@ def _is_berts(rules: Rules, model: Mapping[str, Any]) -> bool:
         "continuing_subword_prefix": model.get("continuing_subword_prefix", "##"),
         **kinds,
     } == _RULES
+
+
+def _check_same(tokenizer: WordPiece, vocab: Any, rules: Rules) -> None:
+    """Raises InputError where vocab.txt has another piece at an id than tokenizer.json."""
+    if not isinstance(vocab, Mapping):
+        return
+    pieces = tokenizer.pieces(range(tokenizer.size))
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    other = next((piece for piece, number in vocab.items() if ids.get(piece) != number), None)
+    if other is not None:
+        raise InputError(
+            f"{rules.folder}: the piece {other!r} has the id {vocab[other]!r} in {LIBRARY_FILE} "
+            f"and {ids.get(other)} in {VOCABULARY}: they are of different networks"
+        )
 
 
 def _built(vocabulary_content: bytes, rules: Rules, path: Path) -> LibraryTokenizer:

@@ -168,3 +168,11 @@ def test_a_library_file_is_used_as_it_stands(tmp_path: Path, part: str) -> None:
     expected = tokenizers.Tokenizer.from_file(str(path))
     for text in ("the Film", "the film!", "TÔKYÔ 東京"):
         assert ours.encode([text])[0] == expected.encode(text, add_special_tokens=False).ids
+
+
+def test_two_files_with_different_vocabularies_are_refused(tmp_path: Path) -> None:
+    huggingface_tokenizer.write(exchanged.wordpiece(), tmp_path, "bert", 16)
+    path = tmp_path / "vocab.txt"
+    path.write_text(path.read_text().replace("good\nnot\n", "not\ngood\n"))
+    with pytest.raises(InputError, match=r"the piece 'good' has the id .* of different networks"):
+        read(tmp_path)
