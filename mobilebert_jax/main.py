@@ -5,6 +5,7 @@
 Exit codes: see exit_codes.py.
 """
 
+import contextlib
 import faulthandler
 import importlib.metadata
 import os
@@ -207,7 +208,8 @@ def main(arguments: Sequence[str]) -> int:
         end = ending_of(error)
         if end is None:
             raise
-        print(end.message, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the disk that is full may hold the log too
+            print(end.message, file=sys.stderr)
         return end.code
 
 
@@ -290,8 +292,9 @@ def run() -> None:
     # Prints the stacks when the process is aborted from outside of Python, as a lost peer does.
     faulthandler.enable()
     code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     if code and "jax" in sys.modules:
         # Leaving a cluster in order needs all of its processes, and the others know nothing yet.
         os._exit(code)

@@ -1,5 +1,7 @@
 """The command line: one readable message and an exit code for every mistake, and the dry run."""
 
+import errno
+import io
 import os
 import re
 import runpy
@@ -204,3 +206,12 @@ def test_the_dry_run_shows_whole_numbers_and_writes_nothing(
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= columns
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_behind_the_log_changes_no_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert main_module.main(["--dry_run"]) == 2
