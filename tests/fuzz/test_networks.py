@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from mobilebert_jax.interop import own_format, reading
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.huggingface import tokenizer as huggingface_tokenizer
+from mobilebert_jax.interop.huggingface import torch_pickle
 from mobilebert_jax.interop.model import Kind, Model
 from tests.fuzz.attack import attack
 from tests.fuzz.mutations import damaged, damaged_json
 from tests.interop import exchanged
+from tests.interop.huggingface import torch_writer
 from tests.interop.tensorflow import checkpoint_writer
 from tests.interop.tensorflow.test_model import RELEASED, authors_settings, tensors_of
 
@@ -106,3 +108,18 @@ def test_tensorflow_checkpoints(request: pytest.FixtureRequest, tmp_path: Path) 
                 np.testing.assert_array_equal(a, b)
 
     attack(request, with_damage(whole), attempt)
+
+
+@pytest.mark.parametrize("write", [torch_writer.write_zip, torch_writer.write_legacy])
+def test_pickles(request: pytest.FixtureRequest, tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    arrays = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.ones(4, np.float16)}
+    write(path, torch_writer.tensors(arrays))
+
+    def attempt(content: bytes) -> None:
+        path.write_bytes(content)
+        for name, array in torch_pickle.read(path).items():
+            name.encode()
+            assert isinstance(array, np.ndarray)
+
+    attack(request, damaged([path.read_bytes()]), attempt)

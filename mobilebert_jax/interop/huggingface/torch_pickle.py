@@ -201,6 +201,8 @@ def _state(state: Any) -> dict[str, _Tensor]:
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             kind = "a tensor" if isinstance(value, _Tensor) else f"a {type(value).__name__}"
             raise _Refused(f"its entry {name!r} is {kind}; only tensors by name are read")
+        if not name.isascii():
+            raise _Refused(f"the name {name!r} of a tensor is none that PyTorch gives")
     return state
 
 
