@@ -129,6 +129,10 @@ def check_label(label: str, where: str) -> None:
             )
 
 
+SHARED = "rows that are among the training rows too"
+"""Ends the name of what `note_shared` counts."""
+
+
 def note_shared(
     train: Iterable[Sequence[str]], dev: Iterable[Sequence[str]], path: str, notes: Counter[str]
 ) -> None:
@@ -136,7 +140,7 @@ def note_shared(
     say nothing of texts that are new."""
     learnt = set(map(tuple, train))
     if found := sum(tuple(texts) in learnt for texts in dev):
-        notes[f"{os.path.basename(path)}: rows that are among the training rows too"] = found
+        notes[f"{os.path.basename(path)}: {SHARED}"] = found
 
 
 def keeps(

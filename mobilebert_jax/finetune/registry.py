@@ -37,6 +37,14 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
     Where nothing is trained, the dev file stands for a training file that is not named.
     """
     settings = _settled(config.finetune)
+    loaded = _loaded(name, config, settings, tokenizer)
+    if settings.search.trains:
+        return loaded
+    notes = {n: count for n, count in loaded.notes.items() if not n.endswith(line_reader.SHARED)}
+    return dataclasses.replace(loaded, notes=notes)
+
+
+def _loaded(name: str, config: Config, settings: Finetune, tokenizer: Tokenizer) -> LoadedTask:
     if name in GLUE:
         return _glue(GLUE[name], settings, tokenizer)
     if name in SQUAD_VERSIONS:

@@ -76,6 +76,7 @@ def test_a_trial_scores_as_it_did_after_its_training(
         settings |= {"finetune__files__train": ""}
     said = run(tmp_path, **(settings | AS_IT_IS | {"finetune__pretrained": trial_of(tmp_path)}))
     assert "student: as it is: " in said
+    assert "among the training rows" not in said
     assert "output layer kept" in said
     assert results(tmp_path, "scored") == trained
     (folder,) = (tmp_path / "runs/scored").glob("finetune-*")

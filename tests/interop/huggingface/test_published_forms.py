@@ -79,12 +79,9 @@ FORMS = {
 def publish(folder: Path, form: Form) -> None:
     """Writes a network with the tokenizer's vocabulary, as a pickle with what old files hold."""
     form.tokenizer(folder, form.language)
-    size = (
-        450
-        if (folder / "tokenizer.json").exists()
-        else len((folder / "vocab.txt").read_text().splitlines())
-    )
-    config = exchanged.narrow(exchanged.CONFIGS["released"], vocab_size=size, max_positions=64)
+    made = tokenizer.read(folder)
+    assert made is not None
+    config = exchanged.narrow(exchanged.CONFIGS["released"], vocab_size=made.size, max_positions=64)
     model = exchanged.make(config, form.kind, form.labels)
     content = huggingface_config.make(config, form.kind, form.labels, len(form.labels), 0)
     # Keys of releases of 2020, which are not written any more.
