@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mobilebert_jax import storage
 from mobilebert_jax.config.schema import InputError, Tokenizer, nearest
 from mobilebert_jax.exit_codes import (
     INPUT_ERROR_CODE,
@@ -55,7 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--length", type=int, help="tokens at most; longer texts are cut")
     parser.add_argument("--top", type=int, default=5, help="answers, or pieces for a mask")
-    parser.add_argument("--pool", default="mean", help="embed: mean or first")
+    parser.add_argument("--pool", help="embed: mean (usual) or first")
     parser.add_argument(
         "--max_answer_length", type=int, default=30, help="answer: tokens of an answer at most"
     )
@@ -86,9 +87,21 @@ def _answerer(
         fill_mask,
         load,
         question_answering,
+        sentence_folder,
     )
 
-    if options.pool not in embed.POOLS:
+    sentences = None
+    if options.mode == "embed":
+        sentences = sentence_folder.read(storage.path(options.model))
+    vectors: dict[str, Any] = {"pool": options.pool or "mean"}
+    length = options.length
+    if sentences is not None:
+        length = length or sentences.length
+        # What the user says of the pool goes before what the folder says.
+        vectors["normalize"] = sentences.normalize
+        if options.pool is None:
+            vectors |= {"pool": sentences.pool, "before_pooler": True}
+    if vectors["pool"] not in embed.POOLS:
         raise InputError(f"--pool={options.pool!r} must be one of {', '.join(embed.POOLS)}")
     model = load.open_model(options.model)
     module: Any = {
@@ -102,7 +115,7 @@ def _answerer(
             f"{options.model} is a network for {model.kind.replace('_', ' ')}, and {options.mode} "
             f"needs one for {' or '.join(kind.replace('_', ' ') for kind in module.KINDS)}"
         )
-    ready = batching.scoring(model, options.model, options.batch_size, options.length)
+    ready = batching.scoring(model, options.model, options.batch_size, length)
     keywords: dict[str, Any] = {
         "fill-mask": {"top": options.top},
         "answer": {
@@ -110,7 +123,7 @@ def _answerer(
             "may_be_unanswerable": options.may_be_unanswerable,
             "max_answer_length": options.max_answer_length,
         },
-        "embed": {"pool": options.pool},
+        "embed": vectors,
     }.get(options.mode, {})
     return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size, ready.known
 

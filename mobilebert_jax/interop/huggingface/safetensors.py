@@ -72,8 +72,8 @@ def as_float32(name: str, array: np.ndarray, where: Path) -> np.ndarray:
     return widened
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object of a JSON file; raises InputError if there is none or it is no object."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Returns the object, or the list, of a JSON file; raises InputError if it holds none."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
@@ -90,8 +90,9 @@ def read_json(path: Path) -> dict[str, Any]:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise InputError(f"{path}: holds half of a surrogate pair, which is no text") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a JSON object in braces, not {type(content).__name__}")
+    if not isinstance(content, kind):
+        wanted = "a JSON object in braces" if kind is dict else "a JSON list in brackets"
+        raise InputError(f"{path}: must be {wanted}, not {type(content).__name__}")
     return content
 
 
