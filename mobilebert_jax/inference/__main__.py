@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--length", type=int, help="tokens at most; longer texts are cut")
     parser.add_argument("--top", type=int, default=5, help="answers, or pieces for a mask")
-    parser.add_argument("--pool", help="embed: mean (usual) or first")
+    parser.add_argument("--pool", help="embed: mean (usual), first or cls")
     parser.add_argument(
         "--max_answer_length", type=int, default=30, help="answer: tokens of an answer at most"
     )
@@ -98,9 +98,7 @@ def _answerer(
     if sentences is not None:
         length = length or sentences.length
         # What the user says of the pool goes before what the folder says.
-        vectors["normalize"] = sentences.normalize
-        if options.pool is None:
-            vectors |= {"pool": sentences.pool, "before_pooler": True}
+        vectors = {"pool": options.pool or sentences.pool, "normalize": sentences.normalize}
     if vectors["pool"] not in embed.POOLS:
         raise InputError(f"--pool={options.pool!r} must be one of {', '.join(embed.POOLS)}")
     model = load.open_model(options.model)

@@ -16,25 +16,25 @@ from mobilebert_jax.model import encoder
 from mobilebert_jax.objective.loss_terms import Batch, Params
 
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
-POOLS = ("mean", "first")
+POOLS = ("mean", "first", "cls")
 _SMALLEST = 1e-12  # length that is divided by at least, as in PyTorch's `normalize`
 
 
 def answerer(
-    scoring: Scoring, *, pool: str, normalize: bool = False, before_pooler: bool = False
+    scoring: Scoring, *, pool: str, normalize: bool = False
 ) -> Callable[[Sequence[Item]], list[dict[str, Any]]]:
     """Returns what answers items with `text` and, for pairs, `second_text`.
 
     `pool` is "mean", over all tokens that are not padding, or "first", through the pooler where the
-    network has one and `before_pooler` does not leave it out. `normalize` gives vectors length 1.
+    network has one, or "cls", the first position as it is. `normalize` gives vectors length 1.
     """
     network = scoring.network
 
     def embed(params: Params, batch: Batch) -> jax.Array:
         hidden_BTD = encoder.encode(network, params, batch).hidden_BTD
+        if pool == "cls":
+            return hidden_BTD[:, 0].astype(jnp.float32)
         if pool == "first":
-            if before_pooler:
-                return hidden_BTD[:, 0].astype(jnp.float32)
             return encoder.pool(network, params, hidden_BTD)
         mask_BT1 = batch["input_mask"][..., None].astype(jnp.float32)
         total_BD = jnp.sum(hidden_BTD.astype(jnp.float32) * mask_BT1, axis=1)

@@ -11,7 +11,7 @@ from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop.huggingface.safetensors import read_json
 
 MODULES = "modules.json"
-_POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+_POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 _PREFIX = "sentence_transformers.models."
 
 
@@ -19,7 +19,7 @@ class Settings(NamedTuple):
     """How a text becomes a vector."""
 
     pool: str
-    """"mean" of all tokens, or "first", before the pooler."""
+    """One of `embed.POOLS`."""
     normalize: bool
     """Whether vectors have length 1."""
     length: int | None

@@ -29,6 +29,17 @@ TEXTS = {
 PACKINGS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
 
+def read_corpus(spec: str) -> None:
+    """Reads all of a source, in small shards; fails for a line that is blank or no text."""
+    (source,) = corpus.parse_sources(spec)
+    for shard in corpus.plan_shards(source, 40):
+        for document in corpus.read(shard):
+            assert document.lines
+            for line in document.lines:
+                assert line.strip()
+                line.encode()
+
+
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("ending", PACKINGS)
 def test_corpora(request: pytest.FixtureRequest, tmp_path: Path, kind: str, ending: str) -> None:
@@ -39,13 +50,7 @@ def test_corpora(request: pytest.FixtureRequest, tmp_path: Path, kind: str, endi
 
     def attempt(content: bytes) -> None:
         path.write_bytes(content)
-        (source,) = corpus.parse_sources(f"{kind}:{path}")
-        for shard in corpus.plan_shards(source, 40):
-            for document in corpus.read(shard):
-                assert document.lines
-                for line in document.lines:
-                    assert line.strip()
-                    line.encode()
+        read_corpus(f"{kind}:{path}")
 
     attack(request, cases, attempt)
 
@@ -142,9 +147,6 @@ def test_json_records(request: pytest.FixtureRequest, tmp_path: Path) -> None:
 
     def attempt(content: bytes) -> None:
         path.write_bytes(content)
-        (source,) = corpus.parse_sources(f"jsonl:{path}#body")
-        for shard in corpus.plan_shards(source, 1_000):
-            for document in corpus.read(shard):
-                assert document.lines
+        read_corpus(f"jsonl:{path}#body")
 
     attack(request, damaged_json([{"body": "Some text.", "more": [1, {"a": None}]}]), attempt)
