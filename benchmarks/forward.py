@@ -48,7 +48,7 @@ def torch_forward(config: sizes.ModelConfig, ids_BT: np.ndarray, *, autocast: bo
     from tests.parity import torch_reference
 
     whole = torch_reference.build(config, attention="sdpa")
-    model = whole.mobilebert if config.bottlenecks else whole.bert
+    model = whole.mobilebert if config.use_bottleneck else whole.bert
     ids = torch.from_numpy(ids_BT).long()
     mask = torch.ones_like(ids)
 
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    longest = sizes.PUBLISHED[arguments.network].max_positions
+    longest = sizes.PUBLISHED[arguments.network].max_position_embeddings
     if not 1 <= arguments.length <= longest:
         parser.error(f"--length must lie between 1 and {longest}")
     if min(arguments.batch, arguments.rounds, arguments.runs) < 1:

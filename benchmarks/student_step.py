@@ -90,7 +90,7 @@ def torch_step(
 
     settings = transformers.MobileBertConfig(
         vocab_size=config.vocab_size,
-        num_hidden_layers=config.layers,
+        num_hidden_layers=config.num_hidden_layers,
         classifier_activation=config.pooler,
         attn_implementation=attention,
     )
@@ -128,7 +128,7 @@ def torch_step(
 
 def serve(arguments: argparse.Namespace) -> None:
     """Makes the step of `arguments.side`; then, for every line read, runs it and prints seconds."""
-    config = dataclasses.replace(sizes.MOBILEBERT, layers=arguments.layers)
+    config = dataclasses.replace(sizes.MOBILEBERT, num_hidden_layers=arguments.layers)
     batch = make_batch(config.vocab_size, arguments.batch, arguments.length, arguments.predictions)
     if arguments.side in (rounds.OURS, rounds.ROUNDED):
         network = Network(config, remat=arguments.remat, unroll=arguments.unroll)
@@ -154,10 +154,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not 1 <= arguments.predictions <= arguments.length <= sizes.MOBILEBERT.max_positions:
+    if (
+        not 1
+        <= arguments.predictions
+        <= arguments.length
+        <= sizes.MOBILEBERT.max_position_embeddings
+    ):
         parser.error(
             f"--predictions {arguments.predictions} and --length {arguments.length} must satisfy "
-            f"1 <= predictions <= length <= {sizes.MOBILEBERT.max_positions}"
+            f"1 <= predictions <= length <= {sizes.MOBILEBERT.max_position_embeddings}"
         )
     if min(arguments.batch, arguments.layers, arguments.rounds, arguments.unroll) < 1:
         parser.error("--batch, --layers, --rounds and --unroll must be at least 1")

@@ -110,7 +110,7 @@ def published(choice: Choice, row: Row) -> Config:
 def gated(config: Config, layout: Layout) -> Program:
     """Returns the step of the authors' formulation: all layers, all losses, one gate for each."""
     ours = programs.program(config, layout, "transfer", 0)
-    student, layers = ours.training.network, config.student.layers
+    student, layers = ours.training.network, config.student.num_hidden_layers
     teacher = dataclasses.replace(
         student, config=config.teacher.model, unroll=config.execution.teacher_scan_unroll
     )

@@ -59,9 +59,9 @@ ABLATIONS = Ablations(
         "own_embeddings distill transfer.copy_embeddings=False",
         "own_embeddings_control control transfer.copy_embeddings=False",
         # Section 3.3: the cost of the operations that are fast on a phone.
-        "layer_norm distill student.norm=layer_norm",
-        "gelu distill student.activation=gelu",
-        "layer_norm_gelu distill student.norm=layer_norm student.activation=gelu",
+        "layer_norm distill student.normalization_type=layer_norm",
+        "gelu distill student.hidden_act=gelu",
+        "layer_norm_gelu distill student.normalization_type=layer_norm student.hidden_act=gelu",
     ),
     orders=(
         "copied < from_scratch",
@@ -118,12 +118,12 @@ def _quarter_of_an_hour(base: Config) -> Config:
         tokenizer=dataclasses.replace(base.tokenizer, vocab_size=8192),
         teacher=dataclasses.replace(
             base.teacher,
-            model=dataclasses.replace(base.teacher.model, layers=6),
+            model=dataclasses.replace(base.teacher.model, num_hidden_layers=6),
             steps=1_600,
             batch_size=512,
             optimizer=dataclasses.replace(adamw, peak_learning_rate=5e-4, warmup_steps=200),
         ),
-        student=dataclasses.replace(base.student, layers=6),
+        student=dataclasses.replace(base.student, num_hidden_layers=6),
         transfer=dataclasses.replace(base.transfer, steps=300, batch_size=128, optimizer=constant),
         distill=dataclasses.replace(base.distill, steps=300, batch_size=128, optimizer=adamw),
         evaluate=dataclasses.replace(base.evaluate, examples=8_192, batch_size=512),

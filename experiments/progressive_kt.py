@@ -60,21 +60,23 @@ def demo() -> Config:
     """
     narrow: dict[str, Any] = {
         "vocab_size": 0,
-        "max_positions": 64,
-        "hidden": 64,
-        "embedding": 64,
-        "layers": 4,
+        "max_position_embeddings": 64,
+        "hidden_size": 64,
+        "embedding_size": 64,
+        "num_hidden_layers": 4,
         "initializer_range": 0.06,
     }
     teacher = dataclasses.replace(
         sizes.IB_BERT_LARGE,
         **narrow,
-        bottleneck=96,
-        intermediate=256,
-        hidden_dropout=0.0,  # half a million parameters do not learn the text by heart
-        attention_dropout=0.0,
+        intra_bottleneck_size=96,
+        intermediate_size=256,
+        hidden_dropout_prob=0.0,  # half a million parameters do not learn the text by heart
+        attention_probs_dropout_prob=0.0,
     )
-    student = dataclasses.replace(sizes.MOBILEBERT, **narrow, bottleneck=32, intermediate=64)
+    student = dataclasses.replace(
+        sizes.MOBILEBERT, **narrow, intra_bottleneck_size=32, intermediate_size=64
+    )
     adamw = Optimizer(name="adamw", peak_learning_rate=2e-3, warmup_steps=100, bias_correction=True)
     constant = dataclasses.replace(adamw, peak_learning_rate=1e-3, warmup_steps=0, decay="constant")
     return Config(
@@ -127,12 +129,12 @@ def small() -> Config:
         data=Data(source="tfds:wikipedia/20230601.en", validation_fraction=0.002),
         tokenizer=Tokenizer(vocab_size=30522, train_megabytes=256),
         teacher=Teacher(
-            model=dataclasses.replace(sizes.IB_BERT_LARGE, layers=12),
+            model=dataclasses.replace(sizes.IB_BERT_LARGE, num_hidden_layers=12),
             steps=30_000,
             batch_size=512,
             optimizer=Optimizer(peak_learning_rate=1e-3, warmup_steps=2_000),
         ),
-        student=dataclasses.replace(sizes.MOBILEBERT, layers=12),
+        student=dataclasses.replace(sizes.MOBILEBERT, num_hidden_layers=12),
         transfer=Transfer(steps=12_000, batch_size=512),
         distill=Distill(
             steps=20_000,

@@ -27,14 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SYLLABLES = ("ka", "lo", "mi", "ren", "sta", "tu", "vo", "shi", "pel", "dan", "gro", "fe")
 NARROW: dict[str, Any] = {
     "vocab_size": 0,
-    "max_positions": 16,
-    "hidden": 16,
-    "bottleneck": 8,
-    "embedding": 8,
-    "intermediate": 12,
-    "layers": 2,
-    "heads": 2,
-    "feedforwards": 1,
+    "max_position_embeddings": 16,
+    "hidden_size": 16,
+    "intra_bottleneck_size": 8,
+    "embedding_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_feedforward_networks": 1,
 }
 QUICK = {
     "jax_disable_most_optimizations": True,

@@ -26,16 +26,20 @@ LAYERS, LENGTH, ROWS, VOCABULARY = 3, 12, 8, 50
 
 _NARROW: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "max_positions": LENGTH,
-    "hidden": 16,
-    "embedding": 8,
-    "layers": LAYERS,
-    "heads": 2,
-    "feedforwards": 1,
+    "max_position_embeddings": LENGTH,
+    "hidden_size": 16,
+    "embedding_size": 8,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_feedforward_networks": 1,
 }
-STUDENT = Network(dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, intermediate=12, **_NARROW))
+STUDENT = Network(
+    dataclasses.replace(sizes.MOBILEBERT, intra_bottleneck_size=8, intermediate_size=12, **_NARROW)
+)
 TEACHER = Network(
-    dataclasses.replace(sizes.IB_BERT_LARGE, bottleneck=24, intermediate=20, **_NARROW)
+    dataclasses.replace(
+        sizes.IB_BERT_LARGE, intra_bottleneck_size=24, intermediate_size=20, **_NARROW
+    )
 )
 
 

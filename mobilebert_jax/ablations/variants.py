@@ -82,7 +82,7 @@ def ladder_of(config: Config) -> tuple[str, ...]:
 def check(config: Config) -> None:
     """Raises InputError for a mistake in the section `ablations`."""
     variants_of(config), orders_of(config), ladder_of(config)
-    steps, layers = config.transfer.steps, config.student.layers
+    steps, layers = config.transfer.steps, config.student.num_hidden_layers
     if config.ablations.variants and steps % layers:
         raise InputError(
             f"transfer.steps={steps} is no multiple of the student's {layers} layers, so that "

@@ -11,6 +11,7 @@ and reporting a mistake in it should take a fraction of a second.
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -256,9 +257,17 @@ class Config:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns the entry of `allowed` that looks most like `name`."""
+    """Returns the entry of `allowed` that looks most like `name`.
+
+    An entry with all the words of `name`, as `num_attention_heads` has `heads`, comes first.
+    """
     allowed = list(allowed)
-    return (difflib.get_close_matches(name, allowed, n=1, cutoff=0.0) or allowed)[0]
+    longer = [entry for entry in allowed if _words(name) <= _words(entry)]
+    return (difflib.get_close_matches(name, longer or allowed, n=1, cutoff=0.0) or allowed)[0]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall("[^._ ]+", name.lower()))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -61,7 +61,7 @@ def phase_steps(steps: int, layers: int) -> int:
 def transfer_steps(config: Config) -> int:
     """Returns the steps that transfer really runs, which progressive rounds to whole phases."""
     if config.transfer.strategy == "progressive":
-        layers = config.student.layers
+        layers = config.student.num_hidden_layers
         return layers * phase_steps(config.transfer.steps, layers)
     return 0 if config.transfer.strategy == "none" else config.transfer.steps
 

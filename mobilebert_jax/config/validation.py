@@ -47,10 +47,10 @@ def _data_problems(config: Config) -> list[str]:
             f"data.max_seq_length={config.data.max_seq_length}"
         )
     for name, model in (("teacher.model", config.teacher.model), ("student", config.student)):
-        if config.data.max_seq_length > model.max_positions:
+        if config.data.max_seq_length > model.max_position_embeddings:
             found.append(
                 f"data.max_seq_length={config.data.max_seq_length} exceeds "
-                f"{name}.max_positions={model.max_positions}"
+                f"{name}.max_position_embeddings={model.max_position_embeddings}"
             )
         if not config.tokenizer.path and 0 < model.vocab_size < config.tokenizer.vocab_size:
             found.append(
@@ -117,11 +117,17 @@ def _pairing_problems(config: Config) -> list[str]:
     found, way_out = [], {}
     shared = ["vocab_size"]
     if config.transfer.copy_embeddings:
-        copied = ("type_vocab_size", "max_positions", "hidden", "embedding", "trigram")
+        copied = (
+            "type_vocab_size",
+            "max_position_embeddings",
+            "hidden_size",
+            "embedding_size",
+            "trigram_input",
+        )
         shared += copied
         way_out = dict.fromkeys(copied, ", or transfer.copy_embeddings=False")
     if config.transfer.strategy != "none":
-        compared = ("hidden", "layers", "heads")
+        compared = ("hidden_size", "num_hidden_layers", "num_attention_heads")
         shared += [name for name in compared if name not in shared]
         way_out |= dict.fromkeys(compared, ", or transfer.strategy=none")
     for name in shared:
@@ -138,13 +144,11 @@ def _pairing_problems(config: Config) -> list[str]:
             f"transfer.batch_size={config.transfer.batch_size} and "
             f"distill.batch_size={config.distill.batch_size} must be equal"
         )
-    if (
-        config.transfer.strategy == "progressive"
-        and config.transfer.steps < 2 * config.student.layers
-    ):
+    layers = config.student.num_hidden_layers
+    if config.transfer.strategy == "progressive" and config.transfer.steps < 2 * layers:
         found.append(
             f"transfer.steps={config.transfer.steps} leaves no step to some of the "
-            f"{config.student.layers} layers; at least {2 * config.student.layers} are needed"
+            f"{layers} layers; at least {2 * layers} are needed"
         )
     return found
 
@@ -190,10 +194,11 @@ def _length_problems(config: Config) -> list[str]:
             ("max_seq_length", settings.max_seq_length, others),
             ("squad.max_seq_length", settings.squad.max_seq_length, squad),
         ):
-            if wanted and not given and length > model.max_positions:
+            most = model.max_position_embeddings
+            if wanted and not given and length > most:
                 found.append(
-                    f"finetune.{key}={length} exceeds the {model.max_positions} positions of the "
-                    f"{role}; use at most {model.max_positions}"
+                    f"finetune.{key}={length} exceeds the {most} positions of the {role}; use at "
+                    f"most {most}"
                 )
     return found
 
@@ -202,7 +207,7 @@ def _export_problems(config: Config) -> list[str]:
     found = _name_problems("export.formats", config.export.formats, EXPORT_FORMATS)
     if "huggingface" in config.export.formats and not config.export.model:
         model = config.student
-        if model.bottlenecks and model.query_key == "block_input":
+        if model.use_bottleneck and model.query_key == "block_input":
             found.append(
                 "export.formats names 'huggingface', which cannot express a student with "
                 "query_key='block_input'; use 'mobilebert_jax'"

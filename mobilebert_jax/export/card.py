@@ -31,7 +31,7 @@ def write(
     fields = {
         "license": licence or "unknown",
         "library_name": "transformers",
-        "tags": ["mobilebert" if model.config.bottlenecks else "bert"],
+        "tags": ["mobilebert" if model.config.use_bottleneck else "bert"],
     }
     head = [
         "---",
@@ -55,14 +55,14 @@ def write(
 def _architecture(subject: Subject) -> list[str]:
     config = subject.model.config
     rows = {
-        "blocks": config.layers,
-        "width between blocks": config.hidden,
-        "width inside a block": config.bottleneck,
-        "feed-forward networks in a block": config.feedforwards,
-        "attention heads": config.heads,
+        "blocks": config.num_hidden_layers,
+        "width between blocks": config.hidden_size,
+        "width inside a block": config.intra_bottleneck_size,
+        "feed-forward networks in a block": config.num_feedforward_networks,
+        "attention heads": config.num_attention_heads,
         "vocabulary": f"{config.vocab_size:,}",
-        "tokens at most": config.max_positions,
-        "activation, norm": f"{config.activation}, {config.norm}",
+        "tokens at most": config.max_position_embeddings,
+        "activation, norm": f"{config.hidden_act}, {config.normalization_type}",
         "parameters without heads": f"{sizes.encoder_parameters(config):,}",
         "forward GFLOPs, length 128": f"{sizes.forward_flops(config, 128) / 1e9:.2f}",
     }

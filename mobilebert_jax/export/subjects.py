@@ -91,7 +91,7 @@ def _subject(
             chosen = range(min(len(task.train), config.finetune.calibration_rows))
             calibration = inputs_of(task.train, chosen, trial.length, trial.tokenizer.pad)
         return Subject(name, folder, model, trial, task, trial.length, calibration)
-    length = min(config.export.max_seq_length, model.config.max_positions)
+    length = min(config.export.max_seq_length, model.config.max_position_embeddings)
     examples = None
     if prepared is not None:
         examples = _held_out(config, prepared)

@@ -186,7 +186,15 @@ def published_model(model: ModelConfig) -> str:
     return "MobileBERT"
 
 
-_SHAPE = ("hidden", "bottleneck", "intermediate", "layers", "heads", "feedforwards", "norm")
+_SHAPE = (
+    "hidden_size",
+    "intra_bottleneck_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_feedforward_networks",
+    "normalization_type",
+)
 
 
 def averages(tasks: Sequence[dict[str, Any]], models: Mapping[str, ModelConfig]) -> dict[str, Any]:
@@ -251,8 +259,8 @@ def check(config: Config, model: ModelConfig, role: str) -> None:
         ("finetune.max_seq_length", settings.max_seq_length, others),
         ("finetune.squad.max_seq_length", settings.squad.max_seq_length, squad),
     ):
-        if wanted and length > model.max_positions:
+        most = model.max_position_embeddings
+        if wanted and length > most:
             raise InputError(
-                f"{key}={length} exceeds the {model.max_positions} positions of the {role}; "
-                f"use at most {model.max_positions}"
+                f"{key}={length} exceeds the {most} positions of the {role}; use at most {most}"
             )

@@ -250,7 +250,9 @@ def _training(subject: Subject, point: Point, seed: int) -> Training:
         bias_correction=config.bias_correction,
     )
     optimizer = build(
-        settings, schedules.base_rate(settings, steps), schedules.uniform(network.config.layers)
+        settings,
+        schedules.base_rate(settings, steps),
+        schedules.uniform(network.config.num_hidden_layers),
     )
     return Training(
         name=f"{task.name} {subject.role} seed {seed}",

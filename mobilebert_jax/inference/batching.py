@@ -106,7 +106,7 @@ def scoring(model: Model, where: str, batch_size: int, length: int | None) -> Sc
     """
     if model.tokenizer is None:
         raise InputError(f"{where} holds no tokenizer; put the vocab.txt of its training there")
-    most = model.config.max_positions
+    most = model.config.max_position_embeddings
     length = most if length is None else length
     if not 4 <= length <= most:
         raise InputError(f"--length={length} must lie in 4 to {most}, the positions of the network")

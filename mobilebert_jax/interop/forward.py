@@ -68,7 +68,9 @@ def function(model: Model, *, mask: Mask = "additive", named_operations: bool = 
 
     params = {name: _arrays(part) for name, part in model.params.items() if name != "blocks"}
     # Cut here rather than in the program, which then holds each block's arrays as they are.
-    params["blocks"] = [_arrays(model.params["blocks"], at) for at in range(model.config.layers)]
+    params["blocks"] = [
+        _arrays(model.params["blocks"], at) for at in range(model.config.num_hidden_layers)
+    ]
 
     def forward(ids_BT: jax.Array, mask_BT: jax.Array, segments_BT: jax.Array) -> Any:
         hidden_BTD = _hidden(network, params, ids_BT, mask_BT, segments_BT)
@@ -90,10 +92,10 @@ def output_names(kind: Kind) -> tuple[str, ...]:
 
 def check_length(model: Model, length: int) -> None:
     """Raises InputError for a length that the network has no positions for."""
-    if not 1 <= length <= model.config.max_positions:
+    if not 1 <= length <= model.config.max_position_embeddings:
         raise InputError(
             f"length {length} is not possible: the network has positions for 1 to "
-            f"{model.config.max_positions} tokens"
+            f"{model.config.max_position_embeddings} tokens"
         )
 
 

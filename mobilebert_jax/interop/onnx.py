@@ -44,7 +44,7 @@ def export(model: Model, path: Path, *, mask: Mask = "additive") -> Verified:
     onnx = verification.package("onnx")
     proto = _model(onnx, model, mask)
     onnx.checker.check_model(proto)
-    length = min(64, model.config.max_positions)
+    length = min(64, model.config.max_position_embeddings)
     return verification.publish(
         model,
         path,
@@ -135,7 +135,7 @@ def _model(onnx: Any, model: Model, mask: Mask) -> Any:
     real_BT = graph.add("Cast", "input_mask", to=onnx.TensorProto.FLOAT)
     h_BTD = _embeddings(graph, config, params["embeddings"], real_BT)
     hide = _padding(graph, real_BT, mask)
-    for layer in range(config.layers):
+    for layer in range(config.num_hidden_layers):
         h_BTD = _block(graph, config, _layer(params["blocks"], layer), h_BTD, hide)
     shapes = _outputs(graph, model, h_BTD)
 
@@ -164,7 +164,7 @@ def _layer(blocks: Any, layer: int) -> Any:
 
 def _embeddings(graph: _Graph, config: ModelConfig, params: Params, real_BT: str) -> str:
     x = graph.add("Gather", params["word"], "input_ids")
-    if config.trigram:
+    if config.trigram_input:
         if config.trigram_masks_padding:
             x = graph.add("Mul", x, graph.add("Unsqueeze", real_BT, np.array([2])))
         # Pads are the numbers of rows before, then after, each of the three axes.
@@ -175,7 +175,7 @@ def _embeddings(graph: _Graph, config: ModelConfig, params: Params, real_BT: str
     length = graph.add("Shape", "input_ids", start=1, end=2)
     position = graph.add("Identity", params["position"])
     x = graph.add("Add", x, graph.cut(position, 0, length, 0))
-    return graph.norm(x, params["norm"], config.norm)
+    return graph.norm(x, params["norm"], config.normalization_type)
 
 
 def _padding(graph: _Graph, real_BT: str, mask: Mask) -> Callable[[str], str]:
@@ -199,9 +199,11 @@ def _block(
     graph: _Graph, config: ModelConfig, params: Params, h_BTD: str, hide: Callable[[str], str]
 ) -> str:
     def bottleneck(name: str) -> str:
-        return graph.norm(graph.dense(h_BTD, params[name]), params[f"{name}_norm"], config.norm)
+        return graph.norm(
+            graph.dense(h_BTD, params[name]), params[f"{name}_norm"], config.normalization_type
+        )
 
-    residual = bottleneck("input") if config.bottlenecks else h_BTD
+    residual = bottleneck("input") if config.use_bottleneck else h_BTD
     query_input = value_input = h_BTD
     if config.query_key == "bottleneck_input":
         query_input = value_input = residual
@@ -209,16 +211,16 @@ def _block(
         query_input = bottleneck("query_key")
     context = _attention(graph, config, params["attention"], query_input, value_input, hide)
     x = graph.add("Add", graph.dense(context, params["attention_output"]), residual)
-    x = graph.norm(x, params["attention_norm"], config.norm)
-    for index in range(config.feedforwards):
+    x = graph.norm(x, params["attention_norm"], config.normalization_type)
+    for index in range(config.num_feedforward_networks):
         prefix = f"feedforward_{index}"
-        inner = _ACTIVATIONS[config.activation](graph, graph.dense(x, params[f"{prefix}_in"]))
+        inner = _ACTIVATIONS[config.hidden_act](graph, graph.dense(x, params[f"{prefix}_in"]))
         x = graph.add("Add", graph.dense(inner, params[f"{prefix}_out"]), x)
-        x = graph.norm(x, params[f"{prefix}_norm"], config.norm)
-    if not config.bottlenecks:
+        x = graph.norm(x, params[f"{prefix}_norm"], config.normalization_type)
+    if not config.use_bottleneck:
         return x
     x = graph.add("Add", graph.dense(x, params["output"]), h_BTD)
-    return graph.norm(x, params["output_norm"], config.norm)
+    return graph.norm(x, params["output_norm"], config.normalization_type)
 
 
 def _attention(
@@ -229,11 +231,11 @@ def _attention(
     value_input: str,
     hide: Callable[[str], str],
 ) -> str:
-    size = config.bottleneck // config.heads
+    size = config.intra_bottleneck_size // config.num_attention_heads
 
     def heads(x: str, name: str, order: list[int]) -> str:
         # A 0 keeps the axis as it is.
-        shape = np.array([0, 0, config.heads, size])
+        shape = np.array([0, 0, config.num_attention_heads, size])
         split = graph.add("Reshape", graph.dense(x, params[name]), shape)
         return graph.add("Transpose", split, perm=order)
 
@@ -245,7 +247,7 @@ def _attention(
     context_BTHC = graph.add(
         "Transpose", graph.add("MatMul", weights_BHTS, value_BHSC), perm=[0, 2, 1, 3]
     )
-    return graph.add("Reshape", context_BTHC, np.array([0, 0, config.bottleneck]))
+    return graph.add("Reshape", context_BTHC, np.array([0, 0, config.intra_bottleneck_size]))
 
 
 def _outputs(graph: _Graph, model: Model, h_BTD: str) -> dict[str, list[Any]]:
@@ -261,8 +263,8 @@ def _outputs(graph: _Graph, model: Model, h_BTD: str) -> dict[str, list[Any]]:
         return graph.add("Tanh", graph.dense(first_BD, params["pooler"]["dense"]))
 
     if kind == "bare":
-        found["sequence_output"] = h_BTD, [batch, length, config.hidden]
-        found["pooled_output"] = pooled(), [batch, config.hidden]
+        found["sequence_output"] = h_BTD, [batch, length, config.hidden_size]
+        found["pooled_output"] = pooled(), [batch, config.hidden_size]
     elif kind == "question_answering":
         logits = graph.dense(h_BTD, params["task"]["dense"])
         for index, name in enumerate(("start_logits", "end_logits")):
@@ -286,10 +288,10 @@ def _outputs(graph: _Graph, model: Model, h_BTD: str) -> dict[str, list[Any]]:
 
 def _masked_lm(graph: _Graph, model: Model, h_BTD: str) -> str:
     config, params = model.config, model.params["masked_lm"]
-    x = _ACTIVATIONS[config.activation](graph, graph.dense(h_BTD, params["transform"]))
+    x = _ACTIVATIONS[config.hidden_act](graph, graph.dense(h_BTD, params["transform"]))
     x = graph.norm(x, params["norm"], "layer_norm")
     tables = [model.params["embeddings"]["word"]]
-    if config.hidden > config.embedding:
+    if config.hidden_size > config.embedding_size:
         tables.append(params["extra"])
     start, logits = 0, params["bias"]
     for table in tables:

@@ -41,8 +41,11 @@ class Tensor(NamedTuple):
 
 def huggingface_body(config: ModelConfig) -> Literal["bert", "mobilebert"]:
     """Returns which of Hugging Face's networks has these settings, by its prefix of names."""
-    is_bert = not (config.bottlenecks or config.trigram) and config.norm == "layer_norm"
-    return "bert" if is_bert and config.feedforwards == 1 else "mobilebert"
+    is_bert = (
+        not (config.use_bottleneck or config.trigram_input)
+        and config.normalization_type == "layer_norm"
+    )
+    return "bert" if is_bert and config.num_feedforward_networks == 1 else "mobilebert"
 
 
 def table(config: ModelConfig, kind: Kind) -> list[Tensor]:
@@ -99,7 +102,7 @@ def to_params(
         name = getattr(tensor, naming)
         arrays = [
             np.asarray(tensors[name.replace(LAYER, str(layer))])
-            for layer in range(config.layers if tensor.stacked else 1)
+            for layer in range(config.num_hidden_layers if tensor.stacked else 1)
         ]
         arrays = [array.T if naming in tensor.transposed else array for array in arrays]
         array = np.stack(arrays) if tensor.stacked else np.ascontiguousarray(arrays[0])
@@ -118,7 +121,7 @@ def to_tensors(
     found: dict[str, np.ndarray] = {}
     for tensor in table(config, kind):
         array = np.asarray(flat[tensor.path])
-        for layer in range(config.layers if tensor.stacked else 1):
+        for layer in range(config.num_hidden_layers if tensor.stacked else 1):
             part = array[layer] if tensor.stacked else array
             name = getattr(tensor, naming).replace(LAYER, str(layer))
             found[name] = np.ascontiguousarray(part.T if naming in tensor.transposed else part)
@@ -157,14 +160,14 @@ def _embeddings(config: ModelConfig, huggingface: str, tensorflow: str) -> list[
     ]
     norm = _tensorflow_norm(config)
     tensors += _norm("embeddings/norm", f"{huggingface}.LayerNorm", f"{tensorflow}/{norm}")
-    if config.trigram:
+    if config.trigram_input:
         stem = "embedding_transformation"
         tensors += _dense("embeddings/projection", f"{huggingface}.{stem}", f"{tensorflow}/{stem}")
     return tensors
 
 
 def _tensorflow_norm(config: ModelConfig) -> str:
-    return "FakeLayerNorm" if config.norm == "no_norm" else "LayerNorm"
+    return "FakeLayerNorm" if config.normalization_type == "no_norm" else "LayerNorm"
 
 
 def _block(config: ModelConfig) -> list[Tensor]:
@@ -181,13 +184,13 @@ def _block(config: ModelConfig) -> list[Tensor]:
         dense(f"attention/{name}", f"attention.self.{name}")
     dense("attention_output", "attention.output.dense")
     norm("attention_norm", "attention.output")
-    last = config.feedforwards - 1
-    for index in range(config.feedforwards):
+    last = config.num_feedforward_networks - 1
+    for index in range(config.num_feedforward_networks):
         prefix = "" if index == last else f"ffn.{index}."
         dense(f"feedforward_{index}_in", f"{prefix}intermediate.dense")
         dense(f"feedforward_{index}_out", f"{prefix}output.dense")
         norm(f"feedforward_{index}_norm", f"{prefix}output")
-    if config.bottlenecks:
+    if config.use_bottleneck:
         dense("input", "bottleneck.input.dense")
         norm("input_norm", "bottleneck.input")
         dense("output", "output.bottleneck.dense")
@@ -205,7 +208,7 @@ def _masked_lm(config: ModelConfig) -> list[Tensor]:
         *_norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm", f"{authors}/transform/LayerNorm"),
         Tensor(f"{ours}/bias", f"{theirs}.bias", f"{authors}/output_bias"),
     ]
-    if config.hidden > config.embedding:
+    if config.hidden_size > config.embedding_size:
         extra = (f"{theirs}.dense.weight", f"{authors}/extra_output_weights")
         tensors.append(Tensor(f"{ours}/extra", *extra, ("huggingface",)))
     return tensors

@@ -28,7 +28,7 @@ def ours(config: ModelConfig, kind: Kind, outputs: int) -> dict[str, Shape]:
     `outputs` are those of the task's layer, for the kinds that have one.
     """
     known = _parameters(config) | {
-        "task/dense/kernel": (config.hidden, outputs),
+        "task/dense/kernel": (config.hidden_size, outputs),
         "task/dense/bias": (outputs,),
     }
     return {tensor.path: known[tensor.path] for tensor in parameter_names.table(config, kind)}
@@ -49,7 +49,7 @@ def theirs(
     found: dict[str, Shape] = {}
     for tensor in parameter_names.table(config, kind):
         shape = known[tensor.path][1:] if tensor.stacked else known[tensor.path]
-        for layer in range(config.layers if tensor.stacked else 1):
+        for layer in range(config.num_hidden_layers if tensor.stacked else 1):
             name = getattr(tensor, naming).replace(parameter_names.LAYER, str(layer))
             found[name] = shape[::-1] if naming in tensor.transposed else shape
     return found

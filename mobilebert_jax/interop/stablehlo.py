@@ -27,7 +27,7 @@ def export(model: Model, path: Path, *, mask: Mask = "additive") -> Verified:
     ours.
     """
     verification.package("flatbuffers")
-    most = model.config.max_positions
+    most = model.config.max_position_embeddings
     shape = jax.export.symbolic_shape("b, t", constraints=[f"t <= {most}"])
     spec = jax.ShapeDtypeStruct(shape, jnp.int32)
     function = jax.jit(forward.function(model, mask=mask))

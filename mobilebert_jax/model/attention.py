@@ -50,7 +50,7 @@ class Attention(nn.Module):
         config = self.network.config
 
         def project(x: jax.Array, axis: str, name: str) -> jax.Array:
-            return block_dense(self.network, config.bottleneck, (axis, "heads"), name)(x)
+            return block_dense(self.network, config.intra_bottleneck_size, (axis, "heads"), name)(x)
 
         projected = (
             project(query_input, axes[0], "query"),
@@ -58,10 +58,12 @@ class Attention(nn.Module):
             project(value_input, axes[1], "value"),
         )
         kept_BHTS = None
-        if config.attention_dropout and not deterministic:
+        if config.attention_probs_dropout_prob and not deterministic:
             batch, length = mask_BS.shape
-            shape = (batch, config.heads, length, length)
-            kept_BHTS = keep_mask(self.make_rng("dropout"), shape, config.attention_dropout)
+            shape = (batch, config.num_attention_heads, length, length)
+            kept_BHTS = keep_mask(
+                self.make_rng("dropout"), shape, config.attention_probs_dropout_prob
+            )
         rounding: dict[str, RoundedActivation] = {}
 
         def rounded(name: str, x: jax.Array) -> jax.Array:
@@ -69,13 +71,13 @@ class Attention(nn.Module):
                 rounding[name] = RoundedActivation(self.network.quantized, name=name)
             return rounding[name](x)
 
-        size = config.bottleneck // config.heads
+        size = config.intra_bottleneck_size // config.num_attention_heads
         if not self.network.wide:
-            split = [x.reshape(*x.shape[:2], config.heads, size) for x in projected]
+            split = [x.reshape(*x.shape[:2], config.num_attention_heads, size) for x in projected]
             context_BTHC, scores_BHTS = _attend(self.network, split, mask_BS, kept_BHTS, rounded)
             return context_BTHC.reshape(projected[0].shape), scores_BHTS
         contexts, scores = [], []
-        for head in range(config.heads):
+        for head in range(config.num_attention_heads):
             one = [x[..., head * size : (head + 1) * size] for x in projected]
             kept_BTS = None if kept_BHTS is None else kept_BHTS[:, head]
             context_BTC, scores_BTS = _attend(self.network, one, mask_BS, kept_BTS, rounded)
@@ -106,7 +108,7 @@ def _attend(
     scores = rounded("scores_range", scores * query.shape[-1] ** -0.5)
     scores = hide_padding(network, scores, mask_BS, rounded)
     weigh = rounded_weighted_values if network.bfloat16_matmuls else weighted_values
-    context = weigh(network.config.attention_dropout, scores, value, kept)
+    context = weigh(network.config.attention_probs_dropout_prob, scores, value, kept)
     return rounded("context_range", context), scores
 
 
@@ -207,7 +209,7 @@ def separable(config: ModelConfig) -> bool:
     backward pass, a twentieth of the teacher's step on v5e by its own estimate; the student's heads
     of 32 it would slow down. Heads that a mesh has divided must stay together.
     """
-    return config.bottleneck // config.heads % LANES == 0
+    return config.intra_bottleneck_size // config.num_attention_heads % LANES == 0
 
 
 def hide_padding(

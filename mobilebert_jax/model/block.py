@@ -41,22 +41,22 @@ class Block(nn.Module):
         context, scores_BHTS = Attention(self.network, name="attention")(
             query_input, value_input, mask_BT, axes=axes, deterministic=self.deterministic
         )
-        context = self._dense(config.bottleneck, ("heads", "bottleneck"), "attention_output")(
-            context
-        )
+        context = self._dense(
+            config.intra_bottleneck_size, ("heads", "bottleneck"), "attention_output"
+        )(context)
         x = self._norm("attention_norm")(self._bert_dropout(context) + residual)
-        for index in range(config.feedforwards):
+        for index in range(config.num_feedforward_networks):
             x = self._feedforward(x, index)
-        if config.bottlenecks:
-            x = self._dense(config.hidden, ("bottleneck", "hidden"), "output")(x)
-            x = Dropout(config.hidden_dropout)(x, deterministic=self.deterministic)
+        if config.use_bottleneck:
+            x = self._dense(config.hidden_size, ("bottleneck", "hidden"), "output")(x)
+            x = Dropout(config.hidden_dropout_prob)(x, deterministic=self.deterministic)
             x = self._norm("output_norm", "hidden")(x + h_BTD)
         return x, Captured(x, scores_BHTS) if self.capture else None
 
     def _inputs(self, h_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, tuple[str, str]]:
         """Returns the residual, what queries and keys read, what values read, and their axes."""
         config = self.network.config
-        if not config.bottlenecks:
+        if not config.use_bottleneck:
             return h_BTD, h_BTD, h_BTD, ("hidden", "hidden")
         x_BTK = self._bottleneck(h_BTD, "input")
         if config.query_key == "bottleneck_input":
@@ -66,19 +66,23 @@ class Block(nn.Module):
         return x_BTK, h_BTD, h_BTD, ("hidden", "hidden")
 
     def _bottleneck(self, h_BTD: jax.Array, name: str) -> jax.Array:
-        x = self._dense(self.network.config.bottleneck, ("hidden", "bottleneck"), name)(h_BTD)
+        x = self._dense(self.network.config.intra_bottleneck_size, ("hidden", "bottleneck"), name)(
+            h_BTD
+        )
         return self._norm(f"{name}_norm")(x)
 
     def _feedforward(self, x: jax.Array, index: int) -> jax.Array:
         config, name = self.network.config, f"feedforward_{index}"
-        y = self._dense(config.intermediate, ("bottleneck", "intermediate"), f"{name}_in")(x)
+        y = self._dense(config.intermediate_size, ("bottleneck", "intermediate"), f"{name}_in")(x)
         y = checkpoint_name(y, FEEDFORWARD)
         if self.network.wide and self.frozen:
             # A TPU's compiler would make one fusion of both matmuls, which takes a tenth longer.
             # Of a network that is trained the first is wanted again, and it makes two by itself.
             y = jax.lax.optimization_barrier(y)
         y = activate(config, y, named=self.network.named_operations)
-        y = self._dense(config.bottleneck, ("intermediate", "bottleneck"), f"{name}_out")(y)
+        y = self._dense(
+            config.intra_bottleneck_size, ("intermediate", "bottleneck"), f"{name}_out"
+        )(y)
         y = checkpoint_name(y, FEEDFORWARD)
         return self._norm(f"{name}_norm")(self._bert_dropout(y) + x)
 
@@ -87,10 +91,12 @@ class Block(nn.Module):
 
     def _norm(self, name: str, axis: str = "bottleneck") -> Norm:
         network = self.network
-        return Norm(network.config.norm, axis, network.dtype, network.quantized, name=name)
+        return Norm(
+            network.config.normalization_type, axis, network.dtype, network.quantized, name=name
+        )
 
     def _bert_dropout(self, x: jax.Array) -> jax.Array:
         """Dropout before a residual addition, which only networks without bottlenecks have."""
-        if self.network.config.bottlenecks:
+        if self.network.config.use_bottleneck:
             return x
-        return Dropout(self.network.config.hidden_dropout)(x, deterministic=self.deterministic)
+        return Dropout(self.network.config.hidden_dropout_prob)(x, deterministic=self.deterministic)

@@ -32,20 +32,22 @@ class Embeddings(nn.Module):
         def table(name: str, rows: int, axis: str, width: int, width_axis: str) -> jax.Array:
             return parameter(self, name, weight_init(config), (rows, width), (axis, width_axis))
 
-        word_VE = table("word", config.vocab_size, "vocab", config.embedding, "embed")
-        type_D = table("type", config.type_vocab_size, "type", config.hidden, "hidden")
-        position_D = table("position", config.max_positions, "position", config.hidden, "hidden")
+        word_VE = table("word", config.vocab_size, "vocab", config.embedding_size, "embed")
+        type_D = table("type", config.type_vocab_size, "type", config.hidden_size, "hidden")
+        position_D = table(
+            "position", config.max_position_embeddings, "position", config.hidden_size, "hidden"
+        )
         x_BTD = keep_rows(look_up(self.network, word_VE, ids_BT))
-        if config.trigram:
+        if config.trigram_input:
             if config.trigram_masks_padding:
                 x_BTD = x_BTD * mask_BT[..., None]
-            x_BTD = Dense(config, config.hidden, ("embed", "hidden"), dtype, name="projection")(
-                trigram(x_BTD)
-            )
+            x_BTD = Dense(
+                config, config.hidden_size, ("embed", "hidden"), dtype, name="projection"
+            )(trigram(x_BTD))
         x_BTD = x_BTD + keep_rows(look_up(self.network, type_D, segments_BT))
         x_BTD = x_BTD + position_D[: ids_BT.shape[1]]
-        x_BTD = Norm(config.norm, "hidden", dtype, name="norm")(x_BTD)
-        return Dropout(config.hidden_dropout)(x_BTD, deterministic=deterministic)
+        x_BTD = Norm(config.normalization_type, "hidden", dtype, name="norm")(x_BTD)
+        return Dropout(config.hidden_dropout_prob)(x_BTD, deterministic=deterministic)
 
 
 def look_up(network: Network, table: jax.Array, ids_BT: jax.Array) -> jax.Array:

@@ -65,11 +65,11 @@ def init(network: Network, key: jax.Array) -> Params:
     config = network.config
     ids_BT = jnp.zeros((1, 2), jnp.int32)
     mask_BT = jnp.ones((1, 2))
-    h_BTD = jnp.zeros((1, 2, config.hidden), network.dtype)
-    word_VE = jnp.zeros((config.vocab_size, config.embedding))
+    h_BTD = jnp.zeros((1, 2, config.hidden_size), network.dtype)
+    word_VE = jnp.zeros((config.vocab_size, config.embedding_size))
     parts: dict[str, tuple[nn.Module, tuple[jax.Array, ...]]] = {
         "embeddings": (Embeddings(network), (ids_BT, ids_BT, mask_BT)),
-        "blocks": (_stack(network, config.layers), (h_BTD, mask_BT)),
+        "blocks": (_stack(network, config.num_hidden_layers), (h_BTD, mask_BT)),
     }
     if network.task is None:
         parts["masked_lm"] = (MaskedLM(config), (h_BTD, word_VE))
@@ -120,7 +120,7 @@ def encode(
         that is not trained, such as a teacher, is frozen below its number of layers.
       dropout_key: turns dropout on.
     """
-    layers = network.config.layers if layers is None else layers
+    layers = network.config.num_hidden_layers if layers is None else layers
     mask_BT = batch["input_mask"].astype(jnp.float32)
     keys = None if dropout_key is None else jax.random.split(dropout_key, layers + 1)
     embeddings = params["embeddings"]

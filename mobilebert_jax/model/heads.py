@@ -23,7 +23,9 @@ class Pooler(nn.Module):
     @nn.compact
     def __call__(self, first_BD: jax.Array) -> jax.Array:
         return jnp.tanh(
-            Dense(self.config, self.config.hidden, ("hidden", "pooled"), name="dense")(first_BD)
+            Dense(self.config, self.config.hidden_size, ("hidden", "pooled"), name="dense")(
+                first_BD
+            )
         )
 
 
@@ -43,20 +45,22 @@ class MaskedLM(nn.Module):
     def __call__(self, features_BPD: jax.Array, word_VE: jax.Array) -> jax.Array:
         config = self.config
         scores = rounded_scores if self.rounded else exact_scores
-        x = Dense(config, config.hidden, ("hidden", "transform"), name="transform")(features_BPD)
+        x = Dense(config, config.hidden_size, ("hidden", "transform"), name="transform")(
+            features_BPD
+        )
         x = activate(config, x, named=self.named_operations)
         x = Norm("layer_norm", "transform", name="norm")(x)
         bias_V = parameter(self, "bias", nn.initializers.zeros, (config.vocab_size,), ("vocab",))
-        logits_BPV = keep_rows(scores(x[..., : config.embedding], word_VE)) + bias_V
-        if config.hidden > config.embedding:
+        logits_BPV = keep_rows(scores(x[..., : config.embedding_size], word_VE)) + bias_V
+        if config.hidden_size > config.embedding_size:
             extra_VX = parameter(
                 self,
                 "extra",
                 weight_init(config),
-                (config.vocab_size, config.hidden - config.embedding),
+                (config.vocab_size, config.hidden_size - config.embedding_size),
                 ("vocab", "embed"),
             )
-            logits_BPV = logits_BPV + keep_rows(scores(x[..., config.embedding :], extra_VX))
+            logits_BPV = logits_BPV + keep_rows(scores(x[..., config.embedding_size :], extra_VX))
         return logits_BPV
 
 

@@ -91,7 +91,7 @@ def parameter(
 
 def activate(config: ModelConfig, x: jax.Array, *, named: bool = False) -> jax.Array:
     """Returns the network's activation of `x`; `named` is `Network.named_operations`."""
-    name = config.activation
+    name = config.hidden_act
     if named and name in _GELU:
         # By what PyTorch calls it, which is what converters know.
         whole = jax.lax.composite(lambda x, approximate: ACTIVATIONS[name](x), "aten.gelu.default")

@@ -25,29 +25,29 @@ class ModelConfig:
     vocab_size: bounds.VocabularyOrNone = 0
     """Rows of the word table; 0 takes the size of the tokenizer."""
     type_vocab_size: bounds.Few = 2
-    max_positions: bounds.Width = 512
-    hidden: bounds.Width = 512
+    max_position_embeddings: bounds.Width = 512
+    hidden_size: bounds.Width = 512
     """Width of the features that pass between blocks."""
-    bottleneck: bounds.Width = 128
-    """Width inside a block; equal to `hidden` in a network without bottlenecks."""
-    embedding: bounds.Width = 128
+    intra_bottleneck_size: bounds.Width = 128
+    """Width inside a block; equal to `hidden_size` in a network without bottlenecks."""
+    embedding_size: bounds.Width = 128
     """Width of the word table."""
-    intermediate: bounds.Width = 512
+    intermediate_size: bounds.Width = 512
     """Inner width of a feed-forward network."""
-    layers: bounds.Few = 24
-    heads: bounds.Few = 4
-    feedforwards: bounds.Few = 4
+    num_hidden_layers: bounds.Few = 24
+    num_attention_heads: bounds.Few = 4
+    num_feedforward_networks: bounds.Few = 4
     """Feed-forward networks stacked in one block."""
-    activation: Activation = "relu"
-    norm: Norm = "no_norm"
-    hidden_dropout: bounds.NotAll = 0.0
-    attention_dropout: bounds.NotAll = 0.1
-    trigram: bool = True
-    """Embed each position from the words next to it as well, and project to `hidden`."""
+    hidden_act: Activation = "relu"
+    normalization_type: Norm = "no_norm"
+    hidden_dropout_prob: bounds.NotAll = 0.0
+    attention_probs_dropout_prob: bounds.NotAll = 0.1
+    trigram_input: bool = True
+    """Embed each position from the words next to it as well, and project to `hidden_size`."""
     trigram_masks_padding: bool = True
     """Keep the embedding of padding out of the trigram of the last word. Published weights were
     trained without this."""
-    bottlenecks: bool = True
+    use_bottleneck: bool = True
     query_key: QueryKeySource = "shared_bottleneck"
     """What queries and keys read: the block's input (teacher, and the student of the paper's
     tables), a bottleneck that both share (released student), or the block's own bottleneck, which
@@ -59,47 +59,51 @@ class ModelConfig:
 
 IB_BERT_LARGE = ModelConfig(
     vocab_size=30522,
-    hidden=512,
-    bottleneck=1024,
-    intermediate=4096,
-    heads=4,
-    feedforwards=1,
-    activation="gelu_tanh",
-    norm="layer_norm",
-    hidden_dropout=0.1,
+    hidden_size=512,
+    intra_bottleneck_size=1024,
+    intermediate_size=4096,
+    num_attention_heads=4,
+    num_feedforward_networks=1,
+    hidden_act="gelu_tanh",
+    normalization_type="layer_norm",
+    hidden_dropout_prob=0.1,
     query_key="block_input",
     pooler=True,
 )
 MOBILEBERT = ModelConfig(vocab_size=30522)
 MOBILEBERT_PAPER_FORM = dataclasses.replace(MOBILEBERT, query_key="block_input")
-MOBILEBERT_TINY = dataclasses.replace(MOBILEBERT, feedforwards=2, query_key="bottleneck_input")
-MOBILEBERT_WITHOUT_OPT = dataclasses.replace(MOBILEBERT, norm="layer_norm", activation="gelu_tanh")
-MOBILEBERT_RELU6 = dataclasses.replace(MOBILEBERT, activation="relu6")
+MOBILEBERT_TINY = dataclasses.replace(
+    MOBILEBERT, num_feedforward_networks=2, query_key="bottleneck_input"
+)
+MOBILEBERT_WITHOUT_OPT = dataclasses.replace(
+    MOBILEBERT, normalization_type="layer_norm", hidden_act="gelu_tanh"
+)
+MOBILEBERT_RELU6 = dataclasses.replace(MOBILEBERT, hidden_act="relu6")
 BERT_BASE = ModelConfig(
     vocab_size=30522,
-    hidden=768,
-    bottleneck=768,
-    embedding=768,
-    intermediate=3072,
-    layers=12,
-    heads=12,
-    feedforwards=1,
-    activation="gelu_tanh",
-    norm="layer_norm",
-    hidden_dropout=0.1,
-    trigram=False,
-    bottlenecks=False,
+    hidden_size=768,
+    intra_bottleneck_size=768,
+    embedding_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    num_feedforward_networks=1,
+    hidden_act="gelu_tanh",
+    normalization_type="layer_norm",
+    hidden_dropout_prob=0.1,
+    trigram_input=False,
+    use_bottleneck=False,
     query_key="block_input",
     pooler=True,
 )
 BERT_LARGE = dataclasses.replace(
     BERT_BASE,
-    hidden=1024,
-    bottleneck=1024,
-    embedding=1024,
-    intermediate=4096,
-    layers=24,
-    heads=16,
+    hidden_size=1024,
+    intra_bottleneck_size=1024,
+    embedding_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=24,
+    num_attention_heads=16,
 )
 
 PUBLISHED = {
@@ -114,11 +118,11 @@ PUBLISHED = {
 }
 
 _ARRAYS = (
-    ("vocab_size", "embedding"),
-    ("type_vocab_size", "hidden"),
-    ("max_positions", "hidden"),
-    ("layers", "hidden", "bottleneck"),
-    ("layers", "feedforwards", "bottleneck", "intermediate"),
+    ("vocab_size", "embedding_size"),
+    ("type_vocab_size", "hidden_size"),
+    ("max_position_embeddings", "hidden_size"),
+    ("num_hidden_layers", "hidden_size", "intra_bottleneck_size"),
+    ("num_hidden_layers", "num_feedforward_networks", "intra_bottleneck_size", "intermediate_size"),
 )
 _MOST_NUMBERS = 2**31 - 1
 """In the arrays of one kind, those of all blocks together: indices are 32 bits wide."""
@@ -139,50 +143,58 @@ def contradictions(config: ModelConfig) -> list[str]:
     ]
     if found:
         return found
-    if config.bottleneck % config.heads:
-        divisors = [h for h in range(1, config.bottleneck + 1) if config.bottleneck % h == 0]
+    width, heads = config.intra_bottleneck_size, config.num_attention_heads
+    if width % heads:
+        divisors = [h for h in range(1, width + 1) if width % h == 0]
         found.append(
-            f"heads={config.heads} does not divide bottleneck={config.bottleneck}; "
-            f"nearest that does: {min(divisors, key=lambda h: abs(h - config.heads))}"
+            f"num_attention_heads={heads} does not divide intra_bottleneck_size={width}; "
+            f"nearest that does: {min(divisors, key=lambda h: abs(h - heads))}"
         )
-    if not config.bottlenecks and config.bottleneck != config.hidden:
+    if not config.use_bottleneck and width != config.hidden_size:
         found.append(
-            f"bottlenecks=False needs bottleneck equal to hidden={config.hidden}, "
-            f"not {config.bottleneck}"
+            "use_bottleneck=False needs intra_bottleneck_size equal to "
+            f"hidden_size={config.hidden_size}, not {width}"
         )
-    if not config.bottlenecks and config.query_key != "block_input":
+    if not config.use_bottleneck and config.query_key != "block_input":
         found.append(
-            f"query_key={config.query_key!r} needs bottlenecks=True; without bottlenecks queries "
-            "and keys can only read 'block_input'"
+            f"query_key={config.query_key!r} needs use_bottleneck=True; without bottlenecks "
+            "queries and keys can only read 'block_input'"
         )
-    if not config.trigram and config.embedding != config.hidden:
+    if not config.trigram_input and config.embedding_size != config.hidden_size:
         found.append(
-            f"trigram=False needs embedding equal to hidden={config.hidden}, not {config.embedding}"
+            "trigram_input=False needs embedding_size equal to "
+            f"hidden_size={config.hidden_size}, not {config.embedding_size}"
         )
-    if config.embedding > config.hidden:
-        found.append(f"embedding={config.embedding} is wider than hidden={config.hidden}")
+    if config.embedding_size > config.hidden_size:
+        found.append(
+            f"embedding_size={config.embedding_size} is wider than hidden_size={config.hidden_size}"
+        )
     return found
 
 
 def _query_key_width(config: ModelConfig) -> int:
-    return config.hidden if config.query_key == "block_input" else config.bottleneck
+    return config.hidden_size if config.query_key == "block_input" else config.intra_bottleneck_size
 
 
 def _value_width(config: ModelConfig) -> int:
-    return config.bottleneck if config.query_key == "bottleneck_input" else config.hidden
+    return (
+        config.intra_bottleneck_size
+        if config.query_key == "bottleneck_input"
+        else config.hidden_size
+    )
 
 
 def block_parameters(config: ModelConfig) -> int:
     """Number of parameters of one block (paper Table 1): weights, biases, norms."""
-    h, b, i = config.hidden, config.bottleneck, config.intermediate
+    h, b, i = config.hidden_size, config.intra_bottleneck_size, config.intermediate_size
 
     def dense_and_norm(d_in: int, d_out: int) -> int:
         return d_in * d_out + 3 * d_out
 
     total = 2 * (_query_key_width(config) * b + b) + _value_width(config) * b + b
     total += dense_and_norm(b, b)
-    total += config.feedforwards * (b * i + i + dense_and_norm(i, b))
-    if config.bottlenecks:
+    total += config.num_feedforward_networks * (b * i + i + dense_and_norm(i, b))
+    if config.use_bottleneck:
         total += dense_and_norm(h, b) + dense_and_norm(b, h)
     if config.query_key == "shared_bottleneck":
         total += dense_and_norm(h, b)
@@ -191,23 +203,27 @@ def block_parameters(config: ModelConfig) -> int:
 
 def embedding_parameters(config: ModelConfig) -> int:
     """Number of parameters of the embedding block, its norm included."""
-    total = config.vocab_size * config.embedding
-    total += (config.type_vocab_size + config.max_positions) * config.hidden + 2 * config.hidden
-    if config.trigram:
-        total += 3 * config.embedding * config.hidden + config.hidden
+    total = config.vocab_size * config.embedding_size
+    total += (
+        config.type_vocab_size + config.max_position_embeddings
+    ) * config.hidden_size + 2 * config.hidden_size
+    if config.trigram_input:
+        total += 3 * config.embedding_size * config.hidden_size + config.hidden_size
     return total
 
 
 def encoder_parameters(config: ModelConfig) -> int:
     """Number of parameters without heads; the pooler counts when the network has one."""
-    pooler = config.hidden * config.hidden + config.hidden if config.pooler else 0
-    return embedding_parameters(config) + config.layers * block_parameters(config) + pooler
+    pooler = config.hidden_size * config.hidden_size + config.hidden_size if config.pooler else 0
+    return (
+        embedding_parameters(config) + config.num_hidden_layers * block_parameters(config) + pooler
+    )
 
 
 def pretraining_parameters(config: ModelConfig) -> int:
     """Number of parameters with the masked-LM and next-sentence heads (word table counted once)."""
-    h = config.hidden
-    masked_lm = h * h + h + 2 * h + config.vocab_size * (1 + h - config.embedding)
+    h = config.hidden_size
+    masked_lm = h * h + h + 2 * h + config.vocab_size * (1 + h - config.embedding_size)
     return encoder_parameters(config) + masked_lm + 2 * h + 2
 
 
@@ -217,15 +233,15 @@ def forward_flops(config: ModelConfig, length: int, *, layers: int | None = None
     Matmuls only, heads excluded, as the paper counts. `layers` counts that many blocks
     instead of all; the trigram projection is included where there is one.
     """
-    h, b, i = config.hidden, config.bottleneck, config.intermediate
+    h, b, i = config.hidden_size, config.intra_bottleneck_size, config.intermediate_size
     per_token = 2 * _query_key_width(config) * b + _value_width(config) * b + b * b
     per_token += 2 * length * b
-    per_token += config.feedforwards * 2 * b * i
-    if config.bottlenecks:
+    per_token += config.num_feedforward_networks * 2 * b * i
+    if config.use_bottleneck:
         per_token += 2 * h * b
     if config.query_key == "shared_bottleneck":
         per_token += h * b
-    total = (config.layers if layers is None else layers) * per_token
-    if config.trigram:
-        total += 3 * config.embedding * h
+    total = (config.num_hidden_layers if layers is None else layers) * per_token
+    if config.trigram_input:
+        total += 3 * config.embedding_size * h
     return 2 * length * total

@@ -75,6 +75,6 @@ def run(
         encoder.encode(student, params, batch, layers=0).hidden_BTD,
         encoder.encode(teacher, teacher_params, batch, layers=0).hidden_BTD,
     )
-    layers = params["blocks"], jnp.arange(student.config.layers)
+    layers = params["blocks"], jnp.arange(student.config.num_hidden_layers)
     (taught_BTD, wanted_BTD), found = jax.lax.scan(layer, embedded, layers, unroll=teacher.unroll)
     return SideBySide(taught_BTD, wanted_BTD, found)

@@ -35,7 +35,7 @@ def objective(student: Network, teacher: Network, config: schema.Distill) -> Obj
 
     def measure(params: Params, teacher_params: Params, batch: Batch, key: jax.Array) -> Measured:
         taught_BTD = encoder.encode(student, params, batch).hidden_BTD
-        depth = teacher.config.layers
+        depth = teacher.config.num_hidden_layers
         wanted_BTD = encoder.encode(teacher, teacher_params, batch, freeze_below=depth).hidden_BTD
         taught = encoder.predict(student, params, taught_BTD, batch)
         wanted = encoder.predict(teacher, teacher_params, wanted_BTD, batch)

@@ -89,14 +89,14 @@ def every_layer(
 
 def _with_statistics(teacher: Network, params: Params, batch: Batch) -> tuple[Captured, Statistics]:
     """Returns what the teacher shows of every layer, and the statistics of all its feature maps."""
-    depth = teacher.config.layers
+    depth = teacher.config.num_hidden_layers
     source = encoder.encode(teacher, params, batch, capture=tuple(range(depth)), freeze_below=depth)
     features_MBTD = jnp.concatenate([source.embedded_BTD[None], source.shown.features_BTD])
     return source.shown, statistics_of(features_MBTD)
 
 
 def _factors(student: Network, config: schema.Transfer) -> dict[str, float]:
-    scale = 1.0 / student.config.layers if config.average_over_layers else 1.0
+    scale = 1.0 / student.config.num_hidden_layers if config.average_over_layers else 1.0
     return {name: scale * getattr(config, f"{name}_weight") for name in LOSSES}
 
 

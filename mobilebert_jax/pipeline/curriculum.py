@@ -114,7 +114,7 @@ def teacher_training(setting: Setting) -> Training:
 def transfer_training(setting: Setting, teacher_params: Params) -> Training:
     """The student's blocks from the teacher's, one after the other or all at once."""
     config, settings = setting.config, setting.config.transfer
-    steps, layers = transfer_steps(config), config.student.layers
+    steps, layers = transfer_steps(config), config.student.num_hidden_layers
     student = setting.network(config.student, "transfer")
     teacher = setting.watched_teacher("transfer")
     if settings.strategy == "progressive":
@@ -147,8 +147,8 @@ def transfer_training(setting: Setting, teacher_params: Params) -> Training:
 
 def _progressive_phases(config: Config, student: Network, teacher: Network) -> tuple[Phase, ...]:
     """One phase a layer, cut where the schedule cuts: step l T still belongs to layer l - 1."""
-    length = phase_steps(config.transfer.steps, config.student.layers)
-    borders = [0, *(length * (layer + 1) + 1 for layer in range(config.student.layers))]
+    length = phase_steps(config.transfer.steps, config.student.num_hidden_layers)
+    borders = [0, *(length * (layer + 1) + 1 for layer in range(config.student.num_hidden_layers))]
     borders[-1] = transfer_steps(config)
     return tuple(
         Phase(
@@ -160,7 +160,7 @@ def _progressive_phases(config: Config, student: Network, teacher: Network) -> t
             metrics={"layer": float(layer)},
             part=Part(blocks=(0 if config.transfer.lower_layer_lr_scale else layer, layer + 1)),
         )
-        for layer in range(config.student.layers)
+        for layer in range(config.student.num_hidden_layers)
     )
 
 
@@ -229,7 +229,9 @@ def baseline_training(setting: Setting) -> Training:
 
 
 def _optimizer(settings: schema.Optimizer, steps: int, model: ModelConfig) -> Optimizer:
-    return build(settings, schedules.base_rate(settings, steps), schedules.uniform(model.layers))
+    return build(
+        settings, schedules.base_rate(settings, steps), schedules.uniform(model.num_hidden_layers)
+    )
 
 
 def _taught_start(setting: Setting, teacher_params: Params) -> Params:

@@ -41,9 +41,9 @@ def _networks(config: Config) -> rich.table.Table:
         table.add_column(name, justify="right", no_wrap=True)
     length = config.data.max_seq_length
     for label, values in (
-        ("layers", [str(model.layers) for model in models]),
-        ("hidden", [str(model.hidden) for model in models]),
-        ("bottleneck", [str(model.bottleneck) for model in models]),
+        ("layers", [str(model.num_hidden_layers) for model in models]),
+        ("hidden", [str(model.hidden_size) for model in models]),
+        ("bottleneck", [str(model.intra_bottleneck_size) for model in models]),
         ("encoder parameters", [f"{sizes.encoder_parameters(model):,}" for model in models]),
         ("with heads", [f"{sizes.pretraining_parameters(model):,}" for model in models]),
         (
@@ -120,7 +120,7 @@ def _export_words(config: Config) -> str:
 
 
 def _transfer_words(config: Config) -> str:
-    settings, layers = config.transfer, config.student.layers
+    settings, layers = config.transfer, config.student.num_hidden_layers
     if settings.strategy != "progressive":
         return settings.strategy
     lower = (

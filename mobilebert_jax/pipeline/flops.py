@@ -40,7 +40,7 @@ def step_flops(config: Config, stage: str, layer: int | None = None) -> float:
 
 def _transfer_sequence(config: Config, layer: int | None) -> float:
     """FLOPs of one sequence: in the phase of layer l only blocks 0 to l of both networks run."""
-    length, layers = config.data.max_seq_length, config.student.layers
+    length, layers = config.data.max_seq_length, config.student.num_hidden_layers
     if config.transfer.strategy != "progressive":
         teacher = sizes.forward_flops(config.teacher.model, length)
         return 3 * sizes.forward_flops(config.student, length) + teacher

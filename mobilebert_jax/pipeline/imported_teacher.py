@@ -24,7 +24,7 @@ from mobilebert_jax.training.state import Layout, params_digest
 
 STAGE = "teacher"
 SETTINGS = "teacher.model."
-_ONLY_IN_TRAINING = ("hidden_dropout", "attention_dropout", "initializer_range")
+_ONLY_IN_TRAINING = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 """Settings of a network that no teacher computes with."""
 _OTHER_TOKENIZER = (
     "it was trained with another tokenizer than that of the records; name its vocabulary with "
@@ -119,7 +119,7 @@ def _other_settings(config: Config, given: Artifact) -> list[str]:
 def _differences(found: ModelConfig, wanted: ModelConfig) -> list[str]:
     """Returns the settings in which an imported network is not what the configuration says."""
     settings = {field.name for field in dataclasses.fields(ModelConfig)} - {*_ONLY_IN_TRAINING}
-    if not found.trigram:
+    if not found.trigram_input:
         settings.discard("trigram_masks_padding")
     return [
         f"{SETTINGS}{name}: it has {getattr(found, name)!r}, the configuration "

@@ -50,7 +50,7 @@ def estimate(config: Config, cut: Cut, stage: str, layer: int | None) -> Compile
     batch = (
         rows * (3 * config.data.max_seq_length + 3 * config.data.max_predictions_per_seq + 1) * 4
     )
-    layers = trained.layers if layer is None else layer + 1
+    layers = trained.num_hidden_layers if layer is None else layer + 1
     remat, parts = config.execution.remat_of(stage), config.execution.micro_batches
     activations = _activations(config, trained, remat, rows / parts, layers, cut)
     gradients = parameters if config.execution.micro_batches == 1 else 2 * parameters
@@ -85,14 +85,17 @@ def _activations(
     tokens, width = rows * config.data.max_seq_length, _WIDTH[config.precision]
     inside = _block_bytes(config, model, cut)
     scores = (
-        model.heads / min(cut.model, model.heads) * config.data.max_seq_length * (FLOAT + width)
+        model.num_attention_heads
+        / min(cut.model, model.num_attention_heads)
+        * config.data.max_seq_length
+        * (FLOAT + width)
     )
-    feedforward = model.intermediate / cut.model + model.bottleneck
+    feedforward = model.intermediate_size / cut.model + model.intra_bottleneck_size
     kept = {
         "none": inside,
         "dots": inside - scores,
-        "feedforward": width * (model.hidden + model.feedforwards * feedforward),
-        "full": width * model.hidden,
+        "feedforward": width * (model.hidden_size + model.num_feedforward_networks * feedforward),
+        "full": width * model.hidden_size,
     }[remat]
     recomputed = 0.0 if remat == "none" else inside
     logits = 3 * FLOAT * rows * config.data.max_predictions_per_seq * model.vocab_size / cut.model
@@ -102,9 +105,11 @@ def _activations(
 def _block_bytes(config: Config, model: ModelConfig, cut: Cut) -> float:
     """Bytes of what one block computes for one token: projections, scores, feed-forwards."""
     width = _WIDTH[config.precision]
-    values = 3.0 * model.hidden + 6 * model.bottleneck
-    values += model.feedforwards * (2 * model.intermediate / cut.model + 2 * model.bottleneck)
-    heads = model.heads / math.gcd(cut.model, model.heads)
+    values = 3.0 * model.hidden_size + 6 * model.intra_bottleneck_size
+    values += model.num_feedforward_networks * (
+        2 * model.intermediate_size / cut.model + 2 * model.intra_bottleneck_size
+    )
+    heads = model.num_attention_heads / math.gcd(cut.model, model.num_attention_heads)
     return width * values + heads * config.data.max_seq_length * (FLOAT + width)
 
 

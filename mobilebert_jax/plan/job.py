@@ -134,7 +134,7 @@ def chosen_layers(text: str, config: Config) -> list[int]:
     `text` is `all`, numbers such as `0,11,23`, or `some` for the first, the middle and the last.
     Raises InputError for a layer that there is not.
     """
-    layers = config.student.layers
+    layers = config.student.num_hidden_layers
     if text == "all":
         return list(range(layers))
     if text == "some":
@@ -173,7 +173,7 @@ def _step(
 
 def _stage(config: Config, name: str, measured: tuple[Step, ...]) -> Stage:
     model = config.teacher.model if name == "teacher" else config.student
-    phases = config.student.layers if is_progressive(config, name) else 1
+    phases = config.student.num_hidden_layers if is_progressive(config, name) else 1
     steps = flops.steps(config, name)
     low = total(measured, [step.times.low for step in measured], steps, phases)
     high = total(measured, [step.times.high for step in measured], steps, phases)

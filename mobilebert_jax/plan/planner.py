@@ -32,7 +32,7 @@ class Planner:
 
     def make_ends(self, config: Config) -> Job:
         """Returns the plan from the first and the last layer alone of a progressive transfer."""
-        ends = f"0,{config.student.layers - 1}"
+        ends = f"0,{config.student.num_hidden_layers - 1}"
         return self._make(config, ends) if self._devices else self.estimate(config)
 
     def estimate(self, config: Config) -> Job:

@@ -91,7 +91,7 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
         *(
             getattr(model, width)
             for model in (config.teacher.model, config.student)
-            for width in ("embedding", "hidden", "bottleneck")
+            for width in ("embedding_size", "hidden_size", "intra_bottleneck_size")
         )
     )
     pieces = [

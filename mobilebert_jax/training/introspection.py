@@ -43,7 +43,7 @@ def attention_maps(network: Network, params: Params, batch: Batch) -> np.ndarray
 
     @jax.jit
     def scores(params: Params, batch: Batch) -> jax.Array:
-        every = tuple(range(network.config.layers))
+        every = tuple(range(network.config.num_hidden_layers))
         captured = encoder.encode(network, params, batch, capture=every).shown
         return jax.nn.softmax(captured.scores_BHTS[:, 0])
 
@@ -55,7 +55,7 @@ def feature_rms(network: Network, params: Params, batch: Batch) -> list[float]:
 
     @jax.jit
     def rms(params: Params, batch: Batch) -> jax.Array:
-        every = tuple(range(network.config.layers))
+        every = tuple(range(network.config.num_hidden_layers))
         encoded = encoder.encode(network, params, batch, capture=every)
         features_NBTD = jnp.concatenate(
             [encoded.embedded_BTD[None], encoded.shown.features_BTD]

@@ -155,11 +155,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"data__max_seq_length": 1024},
-        "data.max_seq_length=1024 exceeds teacher.model.max_positions=512",
+        "data.max_seq_length=1024 exceeds teacher.model.max_position_embeddings=512",
     ),
     ({"tokenizer__vocab_size": 40000}, "student.vocab_size=30522 is smaller than"),
     ({"execution__micro_batches": 3}, "teacher.batch_size=4096 does not divide into"),
-    ({"student__heads": 3}, "student.heads=3 does not divide bottleneck=128"),
+    (
+        {"student__num_attention_heads": 3},
+        "student.num_attention_heads=3 does not divide intra_bottleneck_size=128",
+    ),
     (
         {"distill__optimizer__clip_norm": 0.0},
         "distill.optimizer.clip_norm=0.0 must be from 1e-06 to 1e+30",
@@ -167,8 +170,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"finetune__clip_norm": -1.0}, "finetune.clip_norm=-1.0 must be from 1e-06"),
     ({"finetune__weight_decay": -1.0}, "finetune.weight_decay=-1.0 must be from 0 to"),
     ({"finetune__calibration_rows": 0}, "finetune.calibration_rows=0 must be from 1 to"),
-    ({"student__hidden": 256}, "teacher.model.hidden=512 and student.hidden=256 must be equal"),
-    ({"student__layers": 12}, "teacher.model.layers=24 and student.layers=12 must be equal"),
+    (
+        {"student__hidden_size": 256},
+        "teacher.model.hidden_size=512 and student.hidden_size=256 must be equal",
+    ),
+    (
+        {"student__layers": 12},
+        "teacher.model.num_hidden_layers=24 and student.num_hidden_layers=12 must be equal",
+    ),
     ({"transfer__steps": 30}, "transfer.steps=30 leaves no step to some of the 24 layers"),
     (
         {"stages": ("baseline",), "transfer__batch_size": 8},
@@ -187,11 +196,16 @@ def test_all_contradictions_are_listed_at_once() -> None:
         "distill__alpha": 2.0,
         "data__max_seq_length": 1024,
         "name": "a/b",
-        "student__heads": 3,
+        "student__num_attention_heads": 3,
     }
     lines = refusal(**settings).splitlines()
     assert lines[0] == "the configuration cannot be used:"
-    for key in ("distill.alpha=", "data.max_seq_length=1024", "name='a/b'", "student.heads=3"):
+    for key in (
+        "distill.alpha=",
+        "data.max_seq_length=1024",
+        "name='a/b'",
+        "student.num_attention_heads=3",
+    ):
         assert any(line.startswith(f"  - {key}") for line in lines), key
 
 
@@ -206,14 +220,14 @@ def test_a_wrong_value_has_no_part_in_a_contradiction() -> None:
 def test_what_is_not_contradictory_passes() -> None:
     assert problems(Config()) == []
     # Without transfer the student's depth is its own.
-    assert overridden(transfer__strategy="none", student__layers=12).student.layers == 12
+    assert overridden(transfer__strategy="none", student__layers=12).student.num_hidden_layers == 12
     assert overridden(execution__eval_every=0).execution.eval_every == 0
 
 
 def test_flatten_has_every_leaf_once_in_sorted_order() -> None:
     flat = flatten(Config())
     assert list(flat) == sorted(flat)
-    assert flat["teacher.model.hidden"] == sizes.IB_BERT_LARGE.hidden
+    assert flat["teacher.model.hidden_size"] == sizes.IB_BERT_LARGE.hidden_size
     assert flat["execution.mesh.data"] == -1
     assert flat["stages"] == list(Config().stages)
     assert not any(isinstance(value, dict) for value in flat.values())
@@ -223,6 +237,12 @@ def test_flatten_has_every_leaf_once_in_sorted_order() -> None:
 def test_nearest_always_answers() -> None:
     assert nearest("distil", ["teacher", "distill"]) == "distill"
     assert nearest("???", ["teacher"]) == "teacher"
+
+
+def test_nearest_prefers_what_holds_the_same_words() -> None:
+    allowed = ["student.hidden_size", "student.pooler", "student.num_attention_heads"]
+    assert nearest("student.heads", allowed) == "student.num_attention_heads"
+    assert nearest("heads", ["pooler", "header", "num_attention_heads"]) == "num_attention_heads"
 
 
 def test_a_configuration_is_read_without_loading_jax() -> None:

@@ -150,7 +150,7 @@ def test_networks_open_from_wherever_they_lie(runs: Path) -> None:
     check_equal(load.open_model(export / "student/mobilebert_jax"), student)
     check_equal(load.open_model(export / "student"), student)
     model, params, tokenizer, config = mobilebert_jax.load(one(runs, "trials/*"))
-    assert config.layers == 2 and model.labels == ("k", "m")
+    assert config.num_hidden_layers == 2 and model.labels == ("k", "m")
     ids = np.array([[tokenizer.cls, *tokenizer.encode(["kalo pel dan"])[0], tokenizer.sep]])
     logits = model(params, ids, np.ones_like(ids), np.zeros_like(ids))["logits"]
     assert model.labels[int(logits.argmax())] == "k"

@@ -56,7 +56,7 @@ def test_classes_are_those_of_the_network_and_lines_keep_their_order(
     lines = 'the film was good\n\n{"id": 7, "text": "bad", "second_text": "not good ."}\n'
     first, second = ask(lines, "classify", "sequence_classification")
     model, params, tokenizer, config = mobilebert_jax.load(models / "sequence_classification")
-    assert config.layers == 2
+    assert config.num_hidden_layers == 2
     ids = np.array([[tokenizer.cls, *tokenizer.encode(["the film was good"])[0], tokenizer.sep]])
     logits = np.asarray(model(params, ids, np.ones_like(ids), np.zeros_like(ids))["logits"])[0]
     expected = np.exp(logits) / np.exp(logits).sum()

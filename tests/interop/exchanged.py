@@ -18,13 +18,13 @@ PIECES = ["[PAD]", *(f"[unused{i}]" for i in range(3)), *_SPECIAL, *_WORDS.split
 
 _NARROW: dict[str, Any] = {
     "vocab_size": len(PIECES),
-    "max_positions": 16,
-    "hidden": 16,
-    "bottleneck": 8,
-    "embedding": 8,
-    "intermediate": 12,
-    "layers": 2,
-    "heads": 2,
+    "max_position_embeddings": 16,
+    "hidden_size": 16,
+    "intra_bottleneck_size": 8,
+    "embedding_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
 }
 
 
@@ -32,23 +32,31 @@ def narrow(config: ModelConfig, **changes: Any) -> ModelConfig:
     return dataclasses.replace(config, **(_NARROW | changes))
 
 
-_PLAIN: dict[str, Any] = {"bottleneck": 16, "bottlenecks": False, "query_key": "block_input"}
+_PLAIN: dict[str, Any] = {
+    "intra_bottleneck_size": 16,
+    "use_bottleneck": False,
+    "query_key": "block_input",
+}
 CONFIGS = {
-    "released": narrow(sizes.MOBILEBERT, feedforwards=3, trigram_masks_padding=False),
-    "masks_padding": narrow(sizes.MOBILEBERT, feedforwards=1),
+    "released": narrow(sizes.MOBILEBERT, num_feedforward_networks=3, trigram_masks_padding=False),
+    "masks_padding": narrow(sizes.MOBILEBERT, num_feedforward_networks=1),
     "tiny": narrow(sizes.MOBILEBERT_TINY),
-    "layer_norm": narrow(sizes.MOBILEBERT_WITHOUT_OPT, feedforwards=2),
-    "pooler": narrow(sizes.MOBILEBERT, pooler=True, feedforwards=1, activation="gelu"),
-    "relu6": narrow(sizes.MOBILEBERT_RELU6, feedforwards=2, trigram_masks_padding=False),
-    "without_trigram": narrow(sizes.MOBILEBERT, feedforwards=2, trigram=False, embedding=16),
-    "without_bottlenecks": narrow(sizes.MOBILEBERT, feedforwards=2, **_PLAIN),
-    "large_vocabulary": narrow(sizes.MOBILEBERT, feedforwards=1, vocab_size=32000),
-    "bert": narrow(sizes.BERT_BASE, bottleneck=16, embedding=16),
+    "layer_norm": narrow(sizes.MOBILEBERT_WITHOUT_OPT, num_feedforward_networks=2),
+    "pooler": narrow(sizes.MOBILEBERT, pooler=True, num_feedforward_networks=1, hidden_act="gelu"),
+    "relu6": narrow(
+        sizes.MOBILEBERT_RELU6, num_feedforward_networks=2, trigram_masks_padding=False
+    ),
+    "without_trigram": narrow(
+        sizes.MOBILEBERT, num_feedforward_networks=2, trigram_input=False, embedding_size=16
+    ),
+    "without_bottlenecks": narrow(sizes.MOBILEBERT, num_feedforward_networks=2, **_PLAIN),
+    "large_vocabulary": narrow(sizes.MOBILEBERT, num_feedforward_networks=1, vocab_size=32000),
+    "bert": narrow(sizes.BERT_BASE, intra_bottleneck_size=16, embedding_size=16),
 }
 """All that Hugging Face can express; BERT has a pooler."""
 OTHERS = {
     "teacher": narrow(sizes.IB_BERT_LARGE),
-    "paper_form": narrow(sizes.MOBILEBERT_PAPER_FORM, feedforwards=2),
+    "paper_form": narrow(sizes.MOBILEBERT_PAPER_FORM, num_feedforward_networks=2),
 }
 
 LABELS: dict[Kind, tuple[str, ...]] = {

@@ -127,7 +127,7 @@ def test_a_loaded_network_is_compiled_and_differentiated(tmp_path) -> None:
     gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(params, inputs)
     np.testing.assert_allclose(logits, plain, atol=1e-5)
     np.testing.assert_allclose(gradients["task"]["dense"]["bias"], np.ones(3), atol=1e-6)
-    assert gradients["blocks"]["input"]["kernel"].shape[0] == config.layers
+    assert gradients["blocks"]["input"]["kernel"].shape[0] == config.num_hidden_layers
     assert np.abs(gradients["blocks"]["input"]["kernel"]).min(axis=0).max() > 0
 
 

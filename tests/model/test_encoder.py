@@ -18,26 +18,33 @@ from tests.parity.cases import QUICK_COMPILATION, random_batch, random_params
 
 NARROW: dict[str, Any] = {
     "vocab_size": 50,
-    "max_positions": 16,
-    "hidden": 16,
-    "embedding": 8,
-    "intermediate": 24,
-    "layers": 4,
-    "heads": 2,
-    "feedforwards": 2,
+    "max_position_embeddings": 16,
+    "hidden_size": 16,
+    "embedding_size": 8,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_feedforward_networks": 2,
 }
-STUDENT = dataclasses.replace(sizes.MOBILEBERT, bottleneck=8, **NARROW)
+STUDENT = dataclasses.replace(sizes.MOBILEBERT, intra_bottleneck_size=8, **NARROW)
 NETWORK = Network(STUDENT)
 
 
 def narrow(name: str) -> ModelConfig:
     """Returns a published network with its form kept and its widths shrunk."""
     config = sizes.PUBLISHED[name]
-    changes = NARROW | {"layers": 2, "feedforwards": min(config.feedforwards, 2)}
-    if config.bottlenecks:
-        wider = config.bottleneck > config.hidden
-        return dataclasses.replace(config, **(changes | {"bottleneck": 32 if wider else 8}))
-    return dataclasses.replace(config, **(changes | {"bottleneck": 16, "embedding": 16}))
+    changes = NARROW | {
+        "num_hidden_layers": 2,
+        "num_feedforward_networks": min(config.num_feedforward_networks, 2),
+    }
+    if config.use_bottleneck:
+        wider = config.intra_bottleneck_size > config.hidden_size
+        return dataclasses.replace(
+            config, **(changes | {"intra_bottleneck_size": 32 if wider else 8})
+        )
+    return dataclasses.replace(
+        config, **(changes | {"intra_bottleneck_size": 16, "embedding_size": 16})
+    )
 
 
 @functools.lru_cache
@@ -177,7 +184,7 @@ def test_nothing_is_captured_unasked() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
     full = encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
-    part = encode(NETWORK, PARAMS, BATCH, layers=layers)
+    part = encode(NETWORK, PARAMS, BATCH, num_hidden_layers=layers)
     assert full.captured is not None
     outputs = [full.embedded_BTD, *full.captured.features_BTD]
     assert_close(part.hidden_BTD, outputs[layers])
@@ -185,7 +192,7 @@ def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
 
 def test_blocks_above_are_absent_from_the_program() -> None:
     broken = PARAMS | {"blocks": jax.tree.map(lambda p: p.at[2:].set(jnp.nan), PARAMS["blocks"])}
-    choices: dict[str, Any] = {"layers": 2, "capture": (1,), "freeze_below": 1}
+    choices: dict[str, Any] = {"num_hidden_layers": 2, "capture": (1,), "freeze_below": 1}
     run = jax.jit(jax.value_and_grad(functools.partial(loss_of, **choices)), static_argnums=1)
     loss, gradients = run(broken, NETWORK, BATCH)
     assert np.isfinite(loss)
@@ -198,11 +205,11 @@ def test_blocks_above_are_absent_from_the_program() -> None:
 @pytest.mark.parametrize("capture", [(), (0,)])
 def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, ...]) -> None:
     def run(params: dict[str, Any]) -> encoder.Encoded:
-        return encoder.encode(NETWORK, params, BATCH, layers=layers, capture=capture)
+        return encoder.encode(NETWORK, params, BATCH, num_hidden_layers=layers, capture=capture)
 
     program = jax.make_jaxpr(run)(PARAMS)
     assert sum(programs.scan_lengths(program)) == layers
-    flops = 3 * sizes.forward_flops(STUDENT, 10, layers=layers)
+    flops = 3 * sizes.forward_flops(STUDENT, 10, num_hidden_layers=layers)
     assert programs.matrix_flops(program) == flops
 
 
@@ -229,14 +236,18 @@ def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> N
 
 def test_a_network_frozen_as_a_whole_reads_its_layers_where_they_lie() -> None:
     def features(params: dict[str, Any]) -> jax.Array:
-        return encoder.encode(NETWORK, params, BATCH, layers=3, freeze_below=3).hidden_BTD
+        return encoder.encode(
+            NETWORK, params, BATCH, num_hidden_layers=3, freeze_below=3
+        ).hidden_BTD
 
-    assert_close(jax.jit(features)(PARAMS), encode(NETWORK, PARAMS, BATCH, layers=3).hidden_BTD)
+    assert_close(
+        jax.jit(features)(PARAMS), encode(NETWORK, PARAMS, BATCH, num_hidden_layers=3).hidden_BTD
+    )
     gradients = jax.jit(jax.grad(lambda params: features(params).sum()))(PARAMS)
     for leaf in jax.tree.leaves(gradients):
         np.testing.assert_array_equal(leaf, 0)
     cuts = [e for e in jax.make_jaxpr(features)(PARAMS).eqns if e.primitive.name == "slice"]
-    assert not [cut for cut in cuts if cut.invars[0].aval.shape[0] == STUDENT.layers]
+    assert not [cut for cut in cuts if cut.invars[0].aval.shape[0] == STUDENT.num_hidden_layers]
 
 
 def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
@@ -245,7 +256,8 @@ def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
         return programs.matrix_flops(jax.make_jaxpr(jax.grad(function))(PARAMS))
 
     one_block = 3 * (
-        sizes.forward_flops(STUDENT, 10, layers=1) - sizes.forward_flops(STUDENT, 10, layers=0)
+        sizes.forward_flops(STUDENT, 10, num_hidden_layers=1)
+        - sizes.forward_flops(STUDENT, 10, num_hidden_layers=0)
     )
     # A backward pass has two products for each of the forward pass.
     assert flops(1) - flops(3) == 2 * 2 * one_block
@@ -275,7 +287,7 @@ def test_the_number_of_blocks_in_a_round_changes_no_number(unroll: int) -> None:
 
 def test_without_a_loop_blocks_are_still_computed_again() -> None:
     def program(remat: str) -> str:
-        network = dataclasses.replace(NETWORK, unroll=STUDENT.layers, remat=remat)
+        network = dataclasses.replace(NETWORK, unroll=STUDENT.num_hidden_layers, remat=remat)
         function = jax.grad(functools.partial(loss_of, network=network, batch=BATCH))
         return jax.jit(function).lower(PARAMS).as_text()
 
@@ -389,15 +401,18 @@ def test_dropout_acts_only_with_a_key_and_follows_it() -> None:
     np.testing.assert_array_equal(hidden(one), hidden(one))
     assert np.abs(hidden(one) - hidden(other)).max() > 1e-3
     assert np.abs(hidden(one) - hidden(None)).max() > 1e-3
-    without = dataclasses.replace(STUDENT, hidden_dropout=0.0, attention_dropout=0.0)
+    without = dataclasses.replace(
+        STUDENT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
     assert_close(hidden(one, without), hidden(None))
 
 
-@pytest.mark.parametrize("kind", ["hidden_dropout", "attention_dropout"])
+@pytest.mark.parametrize("kind", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
 @pytest.mark.parametrize("name", ["ib_bert_large", "bert_base"])
 def test_each_dropout_acts_on_its_own(name: str, kind: str) -> None:
     config = dataclasses.replace(
-        narrow(name), **({"hidden_dropout": 0.0, "attention_dropout": 0.0} | {kind: 0.3})
+        narrow(name),
+        **({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | {kind: 0.3}),
     )
 
     def run(key: jax.Array | None) -> encoder.Encoded:
@@ -405,7 +420,9 @@ def test_each_dropout_acts_on_its_own(name: str, kind: str) -> None:
 
     noisy, quiet = run(jax.random.key(0)), run(None)
     assert np.abs(noisy.hidden_BTD - quiet.hidden_BTD).max() > 1e-3
-    assert (np.abs(noisy.embedded_BTD - quiet.embedded_BTD).max() > 0) == (kind == "hidden_dropout")
+    assert (np.abs(noisy.embedded_BTD - quiet.embedded_BTD).max() > 0) == (
+        kind == "hidden_dropout_prob"
+    )
 
 
 # All published networks

@@ -21,9 +21,18 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("quick")
 
 TINY = dataclasses.replace(
-    sizes.MOBILEBERT_RELU6, vocab_size=30, max_positions=8, hidden=16, bottleneck=8, embedding=8,
-    intermediate=12, layers=2, heads=2, feedforwards=2, attention_dropout=0.0,
-)  # fmt: skip
+    sizes.MOBILEBERT_RELU6,
+    vocab_size=30,
+    max_position_embeddings=8,
+    hidden_size=16,
+    intra_bottleneck_size=8,
+    embedding_size=8,
+    intermediate_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_feedforward_networks=2,
+    attention_probs_dropout_prob=0.0,
+)
 
 
 def network(**settings) -> Network:

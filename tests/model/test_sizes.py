@@ -66,7 +66,7 @@ def test_counts_from_settings_equal_those_of_the_tree(name: str) -> None:
     shapes = shapes_of(config)
     assert count(shapes) == sizes.pretraining_parameters(config)
     assert count(shapes["embeddings"]) == sizes.embedding_parameters(config)
-    assert count(shapes["blocks"]) == config.layers * sizes.block_parameters(config)
+    assert count(shapes["blocks"]) == config.num_hidden_layers * sizes.block_parameters(config)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,10 @@ def test_tensor_counts(name: str, in_block: int, in_encoder: int, in_all: int) -
     shapes = shapes_of(config)
     tensors = {part: len(jax.tree.leaves(tree)) for part, tree in shapes.items()}
     assert tensors["blocks"] == in_block
-    assert all(leaf.shape[0] == config.layers for leaf in jax.tree.leaves(shapes["blocks"]))
-    tensors["blocks"] *= config.layers
+    assert all(
+        leaf.shape[0] == config.num_hidden_layers for leaf in jax.tree.leaves(shapes["blocks"])
+    )
+    tensors["blocks"] *= config.num_hidden_layers
     assert tensors["embeddings"] + tensors["blocks"] == in_encoder
     assert sum(tensors.values()) == in_all
 
@@ -158,7 +160,7 @@ def test_forward_flops_from_settings_and_from_the_program(
 
 def test_flops_of_the_lower_blocks_only() -> None:
     config = sizes.MOBILEBERT
-    none, one, two = (sizes.forward_flops(config, 128, layers=k) for k in (0, 1, 2))
+    none, one, two = (sizes.forward_flops(config, 128, num_hidden_layers=k) for k in (0, 1, 2))
     assert two - one == one - none
     assert none + 24 * (one - none) == sizes.forward_flops(config, 128)
 
@@ -171,17 +173,29 @@ def test_published_sizes_contradict_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"layers": 0}, "layers=0 must be from 1 to 1,000; the nearest is 1"),
-        ({"heads": 6}, "heads=6 does not divide bottleneck=128; nearest that does: 4"),
-        ({"heads": 100}, "nearest that does: 128"),
-        ({"bottlenecks": False, "query_key": "block_input"}, "needs bottleneck equal to hidden"),
-        ({"bottlenecks": False, "bottleneck": 512}, "can only read 'block_input'"),
-        ({"trigram": False}, "trigram=False needs embedding equal to hidden=512, not 128"),
-        ({"embedding": 600}, "embedding=600 is wider than hidden=512"),
-        ({"hidden_dropout": 1.0}, "hidden_dropout=1.0 must be from 0 to 0.99"),
-        ({"attention_dropout": -0.1}, "attention_dropout=-0.1 must be from 0 to 0.99"),
+        ({"num_hidden_layers": 0}, "layers=0 must be from 1 to 1,000; the nearest is 1"),
+        (
+            {"num_attention_heads": 6},
+            "heads=6 does not divide intra_bottleneck_size=128; nearest that does: 4",
+        ),
+        ({"num_attention_heads": 100}, "nearest that does: 128"),
+        (
+            {"use_bottleneck": False, "query_key": "block_input"},
+            "needs intra_bottleneck_size equal to hidden_size",
+        ),
+        ({"use_bottleneck": False, "intra_bottleneck_size": 512}, "can only read 'block_input'"),
+        (
+            {"trigram_input": False},
+            "trigram=False needs embedding_size equal to hidden_size_size=512, not 128",
+        ),
+        ({"embedding_size": 600}, "embedding=600 is wider than hidden_size=512"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout=1.0 must be from 0 to 0.99"),
+        ({"attention_probs_dropout_prob": -0.1}, "attention_dropout=-0.1 must be from 0 to 0.99"),
         ({"initializer_range": float("nan")}, "initializer_range=nan must be from 1e-06 to 10"),
-        ({"layers": 1000, "hidden": 10**5, "bottleneck": 100}, "x bottleneck=100 are too many"),
+        (
+            {"num_hidden_layers": 1000, "hidden_size": 10**5, "intra_bottleneck_size": 100},
+            "x intra_bottleneck_size=100 are too many",
+        ),
     ],
 )
 def test_each_contradiction_is_named(changes: dict[str, Any], sentence: str) -> None:
@@ -191,7 +205,7 @@ def test_each_contradiction_is_named(changes: dict[str, Any], sentence: str) -> 
 
 
 def test_several_contradictions_are_all_named() -> None:
-    config = dataclasses.replace(sizes.MOBILEBERT, heads=3, trigram=False)
+    config = dataclasses.replace(sizes.MOBILEBERT, num_attention_heads=3, trigram_input=False)
     assert len(sizes.problems(config)) == 2
-    out_of_bounds = dataclasses.replace(config, layers=0, hidden_dropout=2.0)
+    out_of_bounds = dataclasses.replace(config, num_hidden_layers=0, hidden_dropout_prob=2.0)
     assert len(sizes.problems(out_of_bounds)) == 2

@@ -40,7 +40,9 @@ def batch(extra: int = 0) -> Batch:
 
 def short_config(net: Network) -> Network:
     """The same network with room for more positions."""
-    return dataclasses.replace(net, config=dataclasses.replace(net.config, max_positions=20))
+    return dataclasses.replace(
+        net, config=dataclasses.replace(net.config, max_position_embeddings=20)
+    )
 
 
 LOGITS_BC = jnp.asarray(np.random.default_rng(0).normal(size=(tiny.ROWS, CLASSES)), jnp.float32)
@@ -134,8 +136,10 @@ def test_padding_changes_neither_loss_nor_gradient(kind: str, reads: str, output
         return term.mean.value()
 
     # The network's own attention dropout draws other masks for other shapes.
-    assert net.config.hidden_dropout == 0.0
-    still = dataclasses.replace(net, config=dataclasses.replace(net.config, attention_dropout=0.0))
+    assert net.config.hidden_dropout_prob == 0.0
+    still = dataclasses.replace(
+        net, config=dataclasses.replace(net.config, attention_probs_dropout_prob=0.0)
+    )
     objective = finetune.objective(kind, still)  # type: ignore[arg-type]
     # One gradient shows what all share, the network: compiling it takes most of the time.
     measured = tiny.jit(jax.value_and_grad(loss) if kind == "span" else loss)
@@ -147,7 +151,9 @@ def test_padding_changes_neither_loss_nor_gradient(kind: str, reads: str, output
 
 def test_dropout_acts_on_what_the_output_layer_reads() -> None:
     net = network("first", CLASSES, dropout=0.5)
-    net = dataclasses.replace(net, config=dataclasses.replace(net.config, attention_dropout=0.0))
+    net = dataclasses.replace(
+        net, config=dataclasses.replace(net.config, attention_probs_dropout_prob=0.0)
+    )
     params = params_of(net)
     outputs = tiny.jit(lambda key: encoder.task_outputs(net, params, batch(), dropout_key=key))
     one, other = outputs(jax.random.key(0)), outputs(jax.random.key(1))

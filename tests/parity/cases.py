@@ -24,13 +24,13 @@ QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 
 _NARROW: dict[str, Any] = {
     "vocab_size": 96,
-    "max_positions": 16,
-    "hidden": 24,
-    "bottleneck": 16,
-    "embedding": 8,
-    "intermediate": 20,
-    "layers": 3,
-    "heads": 4,
+    "max_position_embeddings": 16,
+    "hidden_size": 24,
+    "intra_bottleneck_size": 16,
+    "embedding_size": 8,
+    "intermediate_size": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
     # The trigram of the last word reads the padding after it in every published implementation.
     "trigram_masks_padding": False,
 }
@@ -41,22 +41,27 @@ def _narrow(config: ModelConfig, **changes: Any) -> ModelConfig:
 
 
 NARROW = {
-    "released": _narrow(sizes.MOBILEBERT, feedforwards=3),
-    "relu6": _narrow(sizes.MOBILEBERT_RELU6, feedforwards=3),
+    "released": _narrow(sizes.MOBILEBERT, num_feedforward_networks=3),
+    "relu6": _narrow(sizes.MOBILEBERT_RELU6, num_feedforward_networks=3),
     "tiny": _narrow(sizes.MOBILEBERT_TINY),
     "layer_norm_gelu": _narrow(
-        sizes.MOBILEBERT, norm="layer_norm", activation="gelu", feedforwards=2
+        sizes.MOBILEBERT,
+        normalization_type="layer_norm",
+        hidden_act="gelu",
+        num_feedforward_networks=2,
     ),
-    "pooler": _narrow(sizes.MOBILEBERT, pooler=True, feedforwards=2),
-    "paper_form": _narrow(sizes.MOBILEBERT_PAPER_FORM, feedforwards=2),
-    "teacher": _narrow(sizes.IB_BERT_LARGE, bottleneck=32),
-    "bert": _narrow(sizes.BERT_BASE, bottleneck=24, embedding=24, activation="gelu"),
+    "pooler": _narrow(sizes.MOBILEBERT, pooler=True, num_feedforward_networks=2),
+    "paper_form": _narrow(sizes.MOBILEBERT_PAPER_FORM, num_feedforward_networks=2),
+    "teacher": _narrow(sizes.IB_BERT_LARGE, intra_bottleneck_size=32),
+    "bert": _narrow(
+        sizes.BERT_BASE, intra_bottleneck_size=24, embedding_size=24, hidden_act="gelu"
+    ),
 }
 """Few feed-forward networks a block keep compilation short; `WIDE` has the published number."""
 
 WIDE = {
     "released_width": dataclasses.replace(
-        sizes.MOBILEBERT, layers=3, vocab_size=1000, trigram_masks_padding=False
+        sizes.MOBILEBERT, num_hidden_layers=3, vocab_size=1000, trigram_masks_padding=False
     )
 }
 
@@ -129,7 +134,9 @@ def our_results(
     arrays = {name: jnp.asarray(value) for name, value in batch.items()}
 
     def loss_of(params: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        encoded = encoder.encode(network, params, arrays, capture=tuple(range(config.layers)))
+        encoded = encoder.encode(
+            network, params, arrays, capture=tuple(range(config.num_hidden_layers))
+        )
         predicted = encoder.predict(network, params, encoded.hidden_BTD, arrays)
         captured = encoded.captured
         assert captured is not None

@@ -327,7 +327,7 @@ def test_auto_tokenizer_gives_our_ids(name: str, lowercase: bool, tmp_path: Path
     first, second = ours.encode(TEXTS[:2])
     assert pair["token_type_ids"] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
     assert theirs.pad_token_id == ours.pad and theirs.mask_token_id == ours.mask
-    assert theirs.model_max_length == model.config.max_positions
+    assert theirs.model_max_length == model.config.max_position_embeddings
 
     theirs.save_pretrained(tmp_path / "again")
     for file in ("config.json", "model.safetensors"):

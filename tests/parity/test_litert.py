@@ -63,7 +63,7 @@ def test_full_integer_leaves_lookups_and_layer_norm_in_float32(name: str, tmp_pa
         calibration=calibration(model),
     )
     inside_norms = {"ADD", "MEAN", "MUL", "RESHAPE", "RSQRT", "SUB"}
-    floats = inside_norms if model.config.norm == "layer_norm" else set()
+    floats = inside_norms if model.config.normalization_type == "layer_norm" else set()
     assert set(verified.float_operations) == {"CAST", "EMBEDDING_LOOKUP"} | floats
     assert verified.differences["sequence_output"].max_rel < 0.2
 

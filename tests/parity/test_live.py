@@ -18,7 +18,9 @@ def test_outputs_loss_and_every_gradient_equal_pytorch(name: str) -> None:
     ours = cases.our_results(config, params, batch)
     theirs = torch_reference.their_results(config, params, batch)
     found = cases.differences(ours, theirs)
-    assert len(found) == 2 * config.layers + 4 + len(parameter_names.table(config, "pretraining"))
+    assert len(found) == 2 * config.num_hidden_layers + 4 + len(
+        parameter_names.table(config, "pretraining")
+    )
     wrong = {key: value for key, value in found.items() if not value < cases.TOLERANCE}
     assert not wrong, f"largest {max(found.values()):.1e}: {wrong}"
 

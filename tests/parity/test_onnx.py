@@ -44,7 +44,7 @@ def test_a_network_of_8_bits_hides_padding_in_its_own_way(tmp_path: Path) -> Non
 
 def test_files_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = exchanged.make(CONFIGS["relu6"], "bare")._replace(tokenizer=None)
-    wrong = model._replace(config=dataclasses.replace(model.config, activation="relu"))
+    wrong = model._replace(config=dataclasses.replace(model.config, hidden_act="relu"))
     scaled = wrong.params | {"blocks": {**wrong.params["blocks"]}}
     first = scaled["blocks"]["feedforward_0_in"]
     scaled["blocks"]["feedforward_0_in"] = first | {"bias": first["bias"] + 7.0}

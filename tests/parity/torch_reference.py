@@ -24,26 +24,26 @@ def build(config: ModelConfig, attention: str = "eager") -> torch.nn.Module:
     shared = {
         "vocab_size": config.vocab_size,
         "type_vocab_size": config.type_vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "hidden_size": config.hidden,
-        "intermediate_size": config.intermediate,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "hidden_act": _ACTIVATIONS[config.activation],
-        "hidden_dropout_prob": config.hidden_dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
+        "max_position_embeddings": config.max_position_embeddings,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "hidden_act": _ACTIVATIONS[config.hidden_act],
+        "hidden_dropout_prob": config.hidden_dropout_prob,
+        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
         "layer_norm_eps": 1e-12,
         "attn_implementation": attention,
     }
-    if config.bottlenecks:
+    if config.use_bottleneck:
         model = transformers.MobileBertForPreTraining(
             transformers.MobileBertConfig(
                 **shared,
-                embedding_size=config.embedding,
-                intra_bottleneck_size=config.bottleneck,
-                num_feedforward_networks=config.feedforwards,
-                normalization_type=config.norm,
-                trigram_input=config.trigram,
+                embedding_size=config.embedding_size,
+                intra_bottleneck_size=config.intra_bottleneck_size,
+                num_feedforward_networks=config.num_feedforward_networks,
+                normalization_type=config.normalization_type,
+                trigram_input=config.trigram_input,
                 use_bottleneck=True,
                 use_bottleneck_attention=config.query_key == "bottleneck_input",
                 key_query_shared_bottleneck=config.query_key == "shared_bottleneck",
@@ -66,11 +66,15 @@ def _repair(model: torch.nn.Module, config: ModelConfig) -> None:
         # A padding index cuts the gradient that the row of the padding token gets as an input.
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None
-    if config.bottlenecks and config.query_key == "block_input":
+    if config.use_bottleneck and config.query_key == "block_input":
         # The port gives these two the width of a bottleneck that this form does not have.
         for layer in model.mobilebert.encoder.layer:
-            layer.attention.self.query = torch.nn.Linear(config.hidden, config.bottleneck)
-            layer.attention.self.key = torch.nn.Linear(config.hidden, config.bottleneck)
+            layer.attention.self.query = torch.nn.Linear(
+                config.hidden_size, config.intra_bottleneck_size
+            )
+            layer.attention.self.key = torch.nn.Linear(
+                config.hidden_size, config.intra_bottleneck_size
+            )
 
 
 def state_dict(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:

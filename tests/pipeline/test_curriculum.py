@@ -114,7 +114,9 @@ def spans(training: Training) -> list[tuple[str, int, int]]:
 def test_whole_heads_of_full_registers_are_computed_one_by_one(
     heads: int, model: int, expected: bool
 ) -> None:
-    wide = dataclasses.replace(CONFIG.teacher.model, bottleneck=256, heads=heads)
+    wide = dataclasses.replace(
+        CONFIG.teacher.model, intra_bottleneck_size=256, num_attention_heads=heads
+    )
     mesh = make_mesh(Mesh(1, 1, model), jax.devices()[:model])
     assert Setting(CONFIG, Layout(mesh), [], VOCABULARY).network(wide).wide is expected
 
@@ -189,7 +191,7 @@ def test_phases_tile_the_steps_and_follow_the_schedule(
     steps = layers * length + surplus % layers
     settings = dataclasses.replace(
         with_strategy("progressive", steps=steps),
-        student=dataclasses.replace(tiny.STUDENT.config, layers=layers),
+        student=dataclasses.replace(tiny.STUDENT.config, num_hidden_layers=layers),
     )
     training = curriculum.transfer_training(setting(settings), {})
     assert training.steps == stage_settings.transfer_steps(settings) == layers * length

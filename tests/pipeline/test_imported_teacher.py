@@ -25,9 +25,15 @@ from tests.interop import exchanged
 pytestmark = pytest.mark.usefixtures("quick")
 
 BERT = dataclasses.replace(
-    sizes.BERT_BASE, max_positions=16, hidden=24, bottleneck=24, embedding=24, intermediate=20,
-    layers=3, heads=3,
-)  # fmt: skip
+    sizes.BERT_BASE,
+    max_position_embeddings=16,
+    hidden_size=24,
+    intra_bottleneck_size=24,
+    embedding_size=24,
+    intermediate_size=20,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+)
 IB_BERT = dataclasses.replace(sizes.IB_BERT_LARGE, **miniature.NARROW)
 
 
@@ -122,7 +128,7 @@ def test_a_teacher_that_does_not_fit_is_refused(prepared: Path, tmp_path: Path) 
     message = refusal(
         taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)
     )
-    assert "teacher.model.intermediate: it has 20, the configuration 16" in message
+    assert "teacher.model.intermediate_size: it has 20, the configuration 16" in message
     # Seen before any text is prepared, by a dry run too.
     assert not list((tmp_path / "runs/tiny").glob("prepare-*"))
     wrong = taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)

@@ -221,8 +221,8 @@ def test_a_given_teacher_of_another_width_is_refused(whole: Path, tmp_path: Path
         stages=("transfer",),
     )
     message = refusal(config)
-    assert "teacher.model.bottleneck: it has 8, the configuration 16" in message
-    assert "teacher.model.activation: it has 'gelu_tanh', the configuration 'relu'" in message
+    assert "teacher.model.intra_bottleneck_size: it has 8, the configuration 16" in message
+    assert "teacher.model.hidden_act: it has 'gelu_tanh', the configuration 'relu'" in message
 
 
 def test_a_given_teacher_of_another_tokenizer_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ def test_pieces_stay_within_a_slice():
 
 
 def test_pieces_divide_the_widths_of_both_networks():
-    narrow = dataclasses.replace(CONFIG, student=dataclasses.replace(CONFIG.student, bottleneck=12))
+    narrow = dataclasses.replace(
+        CONFIG, student=dataclasses.replace(CONFIG.student, intra_bottleneck_size=12)
+    )
     assert {one.execution.mesh.fsdp for one in candidates(narrow, TOPOLOGY)} == {1, 2, 4}
 
 

@@ -120,7 +120,7 @@ def synthetic_results() -> dict[str, Any]:
             "data.source": "python_docs",
             "distill.alpha": 0.5,
             "distill.steps": DISTILL,
-            "student.layers": LAYERS,
+            "student.num_hidden_layers": LAYERS,
             "transfer.steps": LAYERS * PHASE,
             "transfer.strategy": "progressive",
         },

@@ -230,7 +230,7 @@ def test_attention_rows_are_distributions(
 ) -> None:
     batch = introspection.one_sentence(tokenizer, "The [MASK] is hot.", 16)
     maps_NHTT = introspection.attention_maps(network, params, batch)
-    assert maps_NHTT.shape == (MODEL.layers, MODEL.heads, 7, 7)
+    assert maps_NHTT.shape == (MODEL.num_hidden_layers, MODEL.num_attention_heads, 7, 7)
     assert (maps_NHTT >= 0).all()
     np.testing.assert_allclose(maps_NHTT.sum(-1), 1.0, rtol=1e-5)
 
@@ -242,7 +242,7 @@ def test_feature_sizes_leave_padding_out(
     mask_BT = batch["input_mask"].astype(bool)
     assert not mask_BT.all()
     found = introspection.feature_rms(network, params, batch)
-    encoded = encoder.encode(network, params, batch, capture=tuple(range(MODEL.layers)))
+    encoded = encoder.encode(network, params, batch, capture=tuple(range(MODEL.num_hidden_layers)))
     features = [encoded.embedded_BTD, *encoded.shown.features_BTD]
     expected = [float(np.sqrt(np.mean(np.asarray(h_BTD)[mask_BT] ** 2))) for h_BTD in features]
     assert found == pytest.approx(expected, rel=1e-5)

@@ -59,25 +59,24 @@ _SEVERAL_CLASSES = "multi_label_classification"
 _CLASSIFIER_DROPOUT = 0.1  # MobileBERT's and BERT's fine-tuning; the class's own default may be 0
 
 
-class _Key(NamedTuple):
-    """One key of a config.json: our name of it, and its value where a file lacks it."""
+class _Default(NamedTuple):
+    """The value of a setting where a config.json lacks it, by kind of network."""
 
-    ours: str
     mobilebert: Any
     bert: Any
 
 
-_KEYS = {
-    "vocab_size": _Key("vocab_size", 30522, 30522),
-    "type_vocab_size": _Key("type_vocab_size", 2, 2),
-    "max_position_embeddings": _Key("max_positions", 512, 512),
-    "hidden_size": _Key("hidden", 512, 768),
-    "intermediate_size": _Key("intermediate", 512, 3072),
-    "num_hidden_layers": _Key("layers", 24, 12),
-    "num_attention_heads": _Key("heads", 4, 12),
-    "hidden_dropout_prob": _Key("hidden_dropout", 0.0, 0.1),
-    "attention_probs_dropout_prob": _Key("attention_dropout", 0.1, 0.1),
-    "initializer_range": _Key("initializer_range", 0.02, 0.02),
+_DEFAULTS = {
+    "vocab_size": _Default(30522, 30522),
+    "type_vocab_size": _Default(2, 2),
+    "max_position_embeddings": _Default(512, 512),
+    "hidden_size": _Default(512, 768),
+    "intermediate_size": _Default(512, 3072),
+    "num_hidden_layers": _Default(24, 12),
+    "num_attention_heads": _Default(4, 12),
+    "hidden_dropout_prob": _Default(0.0, 0.1),
+    "attention_probs_dropout_prob": _Default(0.1, 0.1),
+    "initializer_range": _Default(0.02, 0.02),
 }
 _ONLY_MOBILEBERTS = {
     "intra_bottleneck_size",
@@ -86,10 +85,10 @@ _ONLY_MOBILEBERTS = {
     "trigram_input",
     "key_query_shared_bottleneck",
 }
-_MOBILEBERT_KEYS = {
-    "embedding_size": _Key("embedding", 128, None),
-    "num_feedforward_networks": _Key("feedforwards", 4, None),
-    "trigram_input": _Key("trigram", True, None),
+_MOBILEBERT_DEFAULTS = {
+    "embedding_size": _Default(128, None),
+    "num_feedforward_networks": _Default(4, None),
+    "trigram_input": _Default(True, None),
 }
 
 
@@ -115,13 +114,12 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     """
     kind, model_type = _architecture(content, where)
     _refuse(content, kind, where)
-    keys = _KEYS | (_MOBILEBERT_KEYS if model_type == "mobilebert" else {})
+    keys = _DEFAULTS | (_MOBILEBERT_DEFAULTS if model_type == "mobilebert" else {})
     values = {
-        key.ours: _value(content, name, getattr(key, model_type), where)
-        for name, key in keys.items()
+        name: _value(content, name, getattr(key, model_type), where) for name, key in keys.items()
     }
     default = "relu" if model_type == "mobilebert" else "gelu"
-    values["activation"] = ACTIVATIONS[
+    values["hidden_act"] = ACTIVATIONS[
         _choice(content, "hidden_act", default, tuple(ACTIVATIONS), where)
     ]
     values |= _mobilebert(content, where) if model_type == "mobilebert" else _bert(values)
@@ -154,22 +152,22 @@ def make(
         "architectures": [f"{CLASSES[model_type]}{HEADS[kind]}"],
         "model_type": model_type,
         "torch_dtype": "float32",
-        "hidden_act": _WRITTEN_ACTIVATIONS.get(config.activation, config.activation),
+        "hidden_act": _WRITTEN_ACTIVATIONS.get(config.hidden_act, config.hidden_act),
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "pad_token_id": pad,
         "tie_word_embeddings": True,
         "classifier_dropout": _CLASSIFIER_DROPOUT,
-        **{name: getattr(config, key.ours) for name, key in _KEYS.items()},
+        **{name: getattr(config, name) for name in _DEFAULTS},
     }
     if model_type == "mobilebert":
-        content |= {name: getattr(config, key.ours) for name, key in _MOBILEBERT_KEYS.items()}
+        content |= {name: getattr(config, name) for name in _MOBILEBERT_DEFAULTS}
         content |= {
-            "use_bottleneck": config.bottlenecks,
-            "intra_bottleneck_size": config.bottleneck,
-            "true_hidden_size": config.bottleneck,
+            "use_bottleneck": config.use_bottleneck,
+            "intra_bottleneck_size": config.intra_bottleneck_size,
+            "true_hidden_size": config.intra_bottleneck_size,
             "use_bottleneck_attention": config.query_key == "bottleneck_input",
             "key_query_shared_bottleneck": config.query_key == "shared_bottleneck",
-            "normalization_type": config.norm,
+            "normalization_type": config.normalization_type,
             "classifier_activation": config.pooler and kind in POOLED,
         }
     if kind in ("sequence_classification", "token_classification"):
@@ -259,32 +257,32 @@ def _choice(
 
 
 def _mobilebert(content: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    bottlenecks = _value(content, "use_bottleneck", True, where)
-    width = ("intra_bottleneck_size", 128) if bottlenecks else ("hidden_size", 512)
+    use_bottleneck = _value(content, "use_bottleneck", True, where)
+    width = ("intra_bottleneck_size", 128) if use_bottleneck else ("hidden_size", 512)
     query_key: QueryKeySource = "block_input"
-    if bottlenecks and _value(content, "use_bottleneck_attention", False, where):
+    if use_bottleneck and _value(content, "use_bottleneck_attention", False, where):
         query_key = "bottleneck_input"
-    elif bottlenecks and _value(content, "key_query_shared_bottleneck", True, where):
+    elif use_bottleneck and _value(content, "key_query_shared_bottleneck", True, where):
         query_key = "shared_bottleneck"
     norms = typing.get_args(Norm)
     return {
-        "bottlenecks": bottlenecks,
-        "bottleneck": _value(content, *width, where),
+        "use_bottleneck": use_bottleneck,
+        "intra_bottleneck_size": _value(content, *width, where),
         "query_key": query_key,
-        "norm": _choice(content, "normalization_type", "no_norm", norms, where),
+        "normalization_type": _choice(content, "normalization_type", "no_norm", norms, where),
         "pooler": _value(content, "classifier_activation", True, where),
     }
 
 
 def _bert(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "bottlenecks": False,
-        "bottleneck": values["hidden"],
-        "embedding": values["hidden"],
-        "feedforwards": 1,
-        "trigram": False,
+        "use_bottleneck": False,
+        "intra_bottleneck_size": values["hidden_size"],
+        "embedding_size": values["hidden_size"],
+        "num_feedforward_networks": 1,
+        "trigram_input": False,
         "query_key": "block_input",
-        "norm": "layer_norm",
+        "normalization_type": "layer_norm",
         "pooler": True,
     }
 

@@ -42,11 +42,12 @@ def problems(config: ModelConfig, kind: Kind | None = None) -> list[str]:
     Without `kind` only what is so under every head.
     """
     found = []
-    if config.bottlenecks and config.query_key == "block_input":
+    if config.use_bottleneck and config.query_key == "block_input":
         found.append(
-            "query_key='block_input' with bottlenecks=True (the teacher, and the student of the "
-            f"paper's tables): queries and keys of Hugging Face's MobileBERT have "
-            f"{config.bottleneck} inputs, and these {config.hidden}, so it cannot compute this"
+            "query_key='block_input' with use_bottleneck=True (the teacher, and the student of the "
+            "paper's tables): queries and keys of Hugging Face's MobileBERT have "
+            f"{config.intra_bottleneck_size} inputs, and these {config.hidden_size}, so it cannot "
+            "compute this"
         )
     if parameter_names.huggingface_body(config) == "bert" and kind in POOLED and not config.pooler:
         found.append(
@@ -75,7 +76,10 @@ def notes(model: Model) -> list[str]:
             "network never saw: results of padded rows differ a little, those of rows without "
             "padding are equal."
         )
-    if config.norm == "layer_norm" and parameter_names.huggingface_body(config) == "mobilebert":
+    if (
+        config.normalization_type == "layer_norm"
+        and parameter_names.huggingface_body(config) == "mobilebert"
+    ):
         found.append(
             "transformers adds 1e-5 instead of 1e-12 to the variance in the norm after the "
             "embeddings and in that of each block's last feed-forward network: results differ by "
@@ -112,7 +116,7 @@ def write(model: Model, folder: Path) -> list[str]:
         safetensors_files.write(path, _tensors(model), {"format": "pt"})
         if model.tokenizer is not None:
             said += huggingface_tokenizer.write(
-                model.tokenizer, temporary, content["model_type"], config.max_positions
+                model.tokenizer, temporary, content["model_type"], config.max_position_embeddings
             )
     return said
 
@@ -156,7 +160,7 @@ def _class_name(config: ModelConfig, kind: Kind) -> str:
 
 
 def _sees_padding(config: ModelConfig) -> bool:
-    return config.trigram and config.trigram_masks_padding
+    return config.trigram_input and config.trigram_masks_padding
 
 
 def _silences_padding(model: Model) -> bool:
@@ -189,10 +193,13 @@ def _unread(config: ModelConfig, kind: Kind) -> dict[str, tuple[int, ...]]:
         return {}
     prefix = "" if kind == "bare" else "mobilebert."
     found: dict[str, tuple[int, ...]] = {}
-    if not config.trigram:
+    if not config.trigram_input:
         stem = f"{prefix}embeddings.embedding_transformation"
-        found |= {f"{stem}.weight": (config.hidden,) * 2, f"{stem}.bias": (config.hidden,)}
-    if kind in ("masked_lm", "pretraining") and config.hidden == config.embedding:
+        found |= {
+            f"{stem}.weight": (config.hidden_size,) * 2,
+            f"{stem}.bias": (config.hidden_size,),
+        }
+    if kind in ("masked_lm", "pretraining") and config.hidden_size == config.embedding_size:
         found["cls.predictions.dense.weight"] = (0, config.vocab_size)
     return found
 

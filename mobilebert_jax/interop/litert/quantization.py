@@ -78,7 +78,7 @@ def _integer_recipe(config: ModelConfig) -> Any:
     floats: dict[str, Any] = {"algorithm_key": "no_quantize"}
     # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
     # LM has a LayerNorm in every network.
-    norms = ".*norm/.*" if config.norm == "layer_norm" else ".*MaskedLM/norm/.*"
+    norms = ".*norm/.*" if config.normalization_type == "layer_norm" else ".*MaskedLM/norm/.*"
     manager.add_quantization_config(norms, operation.ALL_SUPPORTED, **floats)
     manager.add_quantization_config(".*", operation.OUTPUT, **floats)
     return manager

@@ -69,7 +69,7 @@ def test_the_keys_of_the_released_network() -> None:
     ("model_type", "expected"),
     [
         ("mobilebert", dataclasses.replace(sizes.MOBILEBERT, pooler=True)),
-        ("bert", dataclasses.replace(sizes.BERT_BASE, activation="gelu")),
+        ("bert", dataclasses.replace(sizes.BERT_BASE, hidden_act="gelu")),
     ],
 )
 def test_keys_that_are_lacking_have_the_defaults_of_transformers(
@@ -93,7 +93,7 @@ def test_keys_that_are_lacking_have_the_defaults_of_transformers(
 )
 def test_activations(theirs: str, ours: str) -> None:
     content = {"model_type": "bert", "hidden_act": theirs}
-    assert huggingface_config.parse(content, WHERE).config.activation == ours
+    assert huggingface_config.parse(content, WHERE).config.hidden_act == ours
 
 
 def test_classes_and_numbers() -> None:
@@ -138,7 +138,10 @@ MOBILE: dict[str, Any] = {"model_type": "mobilebert"}
         (MOBILE | {"num_hidden_layers": 0}, "layers=0 must be from 1 to"),
         (MOBILE | {"num_attention_heads": 5}, "heads=5 does not divide bottleneck=128"),
         (MOBILE | {"vocab_size": 0}, "vocab_size=0 must be at least 1"),
-        (MOBILE | {"trigram_input": False}, "trigram=False needs embedding equal to hidden=512"),
+        (
+            MOBILE | {"trigram_input": False},
+            "trigram_input=False needs embedding_size equal to hidden_size=512",
+        ),
         (MOBILE | {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05 is not supported, only 1e-12"),
         ({"model_type": "bert", "is_decoder": True}, "is_decoder=True is not supported"),
         (

@@ -25,7 +25,7 @@ def as_stored(model: Model) -> Model:
     """Returns what must come back of a network."""
     config, params = model.config, dict(model.params)
     word = params["embeddings"]["word"].copy()
-    if config.trigram and config.trigram_masks_padding and "masked_lm" not in params:
+    if config.trigram_input and config.trigram_masks_padding and "masked_lm" not in params:
         word[0] = 0.0
     params["embeddings"] = params["embeddings"] | {"word": word}
     if model.kind not in POOLED:

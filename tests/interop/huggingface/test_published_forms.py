@@ -81,7 +81,9 @@ def publish(folder: Path, form: Form) -> None:
     form.tokenizer(folder, form.language)
     made = tokenizer.read(folder)
     assert made is not None
-    config = exchanged.narrow(exchanged.CONFIGS["released"], vocab_size=made.size, max_positions=64)
+    config = exchanged.narrow(
+        exchanged.CONFIGS["released"], vocab_size=made.size, max_position_embeddings=64
+    )
     model = exchanged.make(config, form.kind, form.labels)
     content = huggingface_config.make(config, form.kind, form.labels, len(form.labels), 0)
     # Keys of releases of 2020, which are not written any more.

@@ -23,7 +23,7 @@ from tests.interop.tensorflow import checkpoint_writer
 IMPORTED = {
     name: dataclasses.replace(config, trigram_masks_padding=False)
     for name, config in (exchanged.CONFIGS | exchanged.OTHERS).items()
-    if config.activation != "gelu" and config.vocab_size == len(exchanged.PIECES)
+    if config.hidden_act != "gelu" and config.vocab_size == len(exchanged.PIECES)
 }
 RELEASED = IMPORTED["released"]
 KINDS: tuple[Kind, ...] = (
@@ -40,24 +40,24 @@ PREFIX = "mobilebert_variables.ckpt"
 def authors_settings(config: ModelConfig) -> dict[str, Any]:
     """Returns the content of the authors' bert_config.json."""
     return {
-        "attention_probs_dropout_prob": config.attention_dropout,
+        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
         "classifier_activation": config.pooler,
-        "embedding_size": config.embedding,
-        "hidden_act": config.activation.removesuffix("_tanh"),
-        "hidden_dropout_prob": config.hidden_dropout,
-        "hidden_size": config.hidden,
+        "embedding_size": config.embedding_size,
+        "hidden_act": config.hidden_act.removesuffix("_tanh"),
+        "hidden_dropout_prob": config.hidden_dropout_prob,
+        "hidden_size": config.hidden_size,
         "initializer_range": config.initializer_range,
-        "intermediate_size": config.intermediate,
-        "intra_bottleneck_size": config.bottleneck,
+        "intermediate_size": config.intermediate_size,
+        "intra_bottleneck_size": config.intra_bottleneck_size,
         "key_query_shared_bottleneck": config.query_key == "shared_bottleneck",
-        "max_position_embeddings": config.max_positions,
-        "normalization_type": config.norm,
-        "num_attention_heads": config.heads,
-        "num_feedforward_networks": config.feedforwards,
-        "num_hidden_layers": config.layers,
-        "trigram_input": config.trigram,
+        "max_position_embeddings": config.max_position_embeddings,
+        "normalization_type": config.normalization_type,
+        "num_attention_heads": config.num_attention_heads,
+        "num_feedforward_networks": config.num_feedforward_networks,
+        "num_hidden_layers": config.num_hidden_layers,
+        "trigram_input": config.trigram_input,
         "type_vocab_size": config.type_vocab_size,
-        "use_bottleneck": config.bottlenecks,
+        "use_bottleneck": config.use_bottleneck,
         "use_bottleneck_attention": config.query_key == "bottleneck_input",
         "vocab_size": config.vocab_size,
     }
@@ -118,7 +118,7 @@ def test_names_tell_the_kind(tmp_path: Path, kind: Kind) -> None:
 def test_all_1119_tensors_of_mobilebert_come_in_without_teacher_and_moments(
     tmp_path: Path,
 ) -> None:
-    config = dataclasses.replace(RELEASED, layers=24, feedforwards=4)
+    config = dataclasses.replace(RELEASED, num_hidden_layers=24, num_feedforward_networks=4)
     student = exchanged.make(config, "pretraining")
     teacher = exchanged.make(IMPORTED["teacher"], "pretraining")
     weights = tensors_of(student)
@@ -237,7 +237,7 @@ def test_a_plain_bert_config_takes_the_defaults_of_the_authors(tmp_path: Path) -
     found, report = tensorflow_checkpoint.read(tmp_path)
     assert found.config == model.config
     assert_same(found.params, model.params)
-    assert report.assumed["embedding_size"] == model.config.hidden
+    assert report.assumed["embedding_size"] == model.config.hidden_size
     assert "as in the authors' code: initializer_range=0.02, trigram_input=False" in "".join(
         report.lines()
     )
@@ -322,7 +322,7 @@ def test_a_missing_tensor_is_named_with_the_nearest_there(tmp_path: Path) -> Non
         ({"num_hidden_layers": 3}, "lacks 40 tensors.*layer_2/"),
         ({"normalization_type": "layer_norm"}, r"LayerNorm/gamma.*nearest name: \S+FakeLayerNorm"),
         ({"classifier_activation": True}, "lacks 2 tensors.*'bert/pooler/dense/kernel'"),
-        ({"trigram_input": False}, "trigram=False needs embedding equal to hidden"),
+        ({"trigram_input": False}, "trigram_input=False needs embedding_size equal to hidden_size"),
         ({"num_attention_heads": 3}, "heads=3 does not divide bottleneck=8"),
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'.*nearest: gelu"),
         ({"hidden_act": None}, "lacks hidden_act, which shapes do not tell"),
