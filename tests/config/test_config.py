@@ -81,7 +81,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(path: tuple[str, ...], mess
         ("transfer__strategy", "progresive", "progressive"),
         ("tokenizer__kind", "sentencepiece_uni", "sentencepiece_unigram"),
         ("distill__optimizer__name", "adam", "adamw"),
-        ("student__norm", "nonorm", "no_norm"),
+        ("student__normalization_type", "nonorm", "no_norm"),
         ("execution__remat", "dot", "dots"),
     ],
 )
@@ -175,7 +175,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "teacher.model.hidden_size=512 and student.hidden_size=256 must be equal",
     ),
     (
-        {"student__layers": 12},
+        {"student__num_hidden_layers": 12},
         "teacher.model.num_hidden_layers=24 and student.num_hidden_layers=12 must be equal",
     ),
     ({"transfer__steps": 30}, "transfer.steps=30 leaves no step to some of the 24 layers"),
@@ -220,7 +220,12 @@ def test_a_wrong_value_has_no_part_in_a_contradiction() -> None:
 def test_what_is_not_contradictory_passes() -> None:
     assert problems(Config()) == []
     # Without transfer the student's depth is its own.
-    assert overridden(transfer__strategy="none", student__layers=12).student.num_hidden_layers == 12
+    assert (
+        overridden(
+            transfer__strategy="none", student__num_hidden_layers=12
+        ).student.num_hidden_layers
+        == 12
+    )
     assert overridden(execution__eval_every=0).execution.eval_every == 0
 
 

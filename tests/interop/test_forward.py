@@ -84,7 +84,7 @@ def test_networks_without_a_head_give_features_and_the_pooled_first() -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
 def test_named_operations_change_no_number(activation: sizes.Activation) -> None:
-    model = _model("masked_lm", activation=activation)
+    model = _model("masked_lm", hidden_act=activation)
     plain, named = _ours(model), _ours(model, named_operations=True)
     np.testing.assert_allclose(named["logits"], plain["logits"], atol=1e-5)
 

@@ -184,7 +184,7 @@ def test_nothing_is_captured_unasked() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
     full = encode(NETWORK, PARAMS, BATCH, capture=(0, 1, 2, 3))
-    part = encode(NETWORK, PARAMS, BATCH, num_hidden_layers=layers)
+    part = encode(NETWORK, PARAMS, BATCH, layers=layers)
     assert full.captured is not None
     outputs = [full.embedded_BTD, *full.captured.features_BTD]
     assert_close(part.hidden_BTD, outputs[layers])
@@ -192,7 +192,7 @@ def test_running_k_layers_gives_the_features_of_block_k(layers: int) -> None:
 
 def test_blocks_above_are_absent_from_the_program() -> None:
     broken = PARAMS | {"blocks": jax.tree.map(lambda p: p.at[2:].set(jnp.nan), PARAMS["blocks"])}
-    choices: dict[str, Any] = {"num_hidden_layers": 2, "capture": (1,), "freeze_below": 1}
+    choices: dict[str, Any] = {"layers": 2, "capture": (1,), "freeze_below": 1}
     run = jax.jit(jax.value_and_grad(functools.partial(loss_of, **choices)), static_argnums=1)
     loss, gradients = run(broken, NETWORK, BATCH)
     assert np.isfinite(loss)
@@ -205,11 +205,11 @@ def test_blocks_above_are_absent_from_the_program() -> None:
 @pytest.mark.parametrize("capture", [(), (0,)])
 def test_loops_run_over_the_asked_blocks_only(layers: int, capture: tuple[int, ...]) -> None:
     def run(params: dict[str, Any]) -> encoder.Encoded:
-        return encoder.encode(NETWORK, params, BATCH, num_hidden_layers=layers, capture=capture)
+        return encoder.encode(NETWORK, params, BATCH, layers=layers, capture=capture)
 
     program = jax.make_jaxpr(run)(PARAMS)
     assert sum(programs.scan_lengths(program)) == layers
-    flops = 3 * sizes.forward_flops(STUDENT, 10, num_hidden_layers=layers)
+    flops = 3 * sizes.forward_flops(STUDENT, 10, layers=layers)
     assert programs.matrix_flops(program) == flops
 
 
@@ -236,13 +236,9 @@ def test_frozen_blocks_get_no_gradient_and_the_rest_keep_theirs(below: int) -> N
 
 def test_a_network_frozen_as_a_whole_reads_its_layers_where_they_lie() -> None:
     def features(params: dict[str, Any]) -> jax.Array:
-        return encoder.encode(
-            NETWORK, params, BATCH, num_hidden_layers=3, freeze_below=3
-        ).hidden_BTD
+        return encoder.encode(NETWORK, params, BATCH, layers=3, freeze_below=3).hidden_BTD
 
-    assert_close(
-        jax.jit(features)(PARAMS), encode(NETWORK, PARAMS, BATCH, num_hidden_layers=3).hidden_BTD
-    )
+    assert_close(jax.jit(features)(PARAMS), encode(NETWORK, PARAMS, BATCH, layers=3).hidden_BTD)
     gradients = jax.jit(jax.grad(lambda params: features(params).sum()))(PARAMS)
     for leaf in jax.tree.leaves(gradients):
         np.testing.assert_array_equal(leaf, 0)
@@ -256,8 +252,7 @@ def test_freezing_leaves_out_the_backward_pass_of_frozen_blocks() -> None:
         return programs.matrix_flops(jax.make_jaxpr(jax.grad(function))(PARAMS))
 
     one_block = 3 * (
-        sizes.forward_flops(STUDENT, 10, num_hidden_layers=1)
-        - sizes.forward_flops(STUDENT, 10, num_hidden_layers=0)
+        sizes.forward_flops(STUDENT, 10, layers=1) - sizes.forward_flops(STUDENT, 10, layers=0)
     )
     # A backward pass has two products for each of the forward pass.
     assert flops(1) - flops(3) == 2 * 2 * one_block

@@ -160,7 +160,7 @@ def test_forward_flops_from_settings_and_from_the_program(
 
 def test_flops_of_the_lower_blocks_only() -> None:
     config = sizes.MOBILEBERT
-    none, one, two = (sizes.forward_flops(config, 128, num_hidden_layers=k) for k in (0, 1, 2))
+    none, one, two = (sizes.forward_flops(config, 128, layers=k) for k in (0, 1, 2))
     assert two - one == one - none
     assert none + 24 * (one - none) == sizes.forward_flops(config, 128)
 

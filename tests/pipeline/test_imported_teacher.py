@@ -126,12 +126,14 @@ def test_a_teacher_that_does_not_fit_is_refused(prepared: Path, tmp_path: Path) 
         bert._replace(tokenizer=WordPiece(pieces.encode(), True, "a test")), tmp_path / "reversed"
     )
     message = refusal(
-        taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)
+        taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate_size=16)
     )
     assert "teacher.model.intermediate_size: it has 20, the configuration 16" in message
     # Seen before any text is prepared, by a dry run too.
     assert not list((tmp_path / "runs/tiny").glob("prepare-*"))
-    wrong = taught_by_bert(prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate=16)
+    wrong = taught_by_bert(
+        prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate_size=16
+    )
     with pytest.raises(InputError, match=r"teacher\.model\.intermediate: it has 20"):
         dry_run.show(wrong, miniature.console())
     console = miniature.console()

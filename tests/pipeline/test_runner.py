@@ -216,8 +216,8 @@ def test_a_given_teacher_of_another_width_is_refused(whole: Path, tmp_path: Path
         tmp_path,
         data__prepared=str(folder_of(whole, "prepare")),
         teacher__path=str(folder_of(whole, "teacher")),
-        teacher__model__bottleneck=16,
-        teacher__model__activation="relu",
+        teacher__model__intra_bottleneck_size=16,
+        teacher__model__hidden_act="relu",
         stages=("transfer",),
     )
     message = refusal(config)

@@ -136,7 +136,7 @@ MOBILE: dict[str, Any] = {"model_type": "mobilebert"}
         (MOBILE | {"hidden_size": True}, "hidden_size=True must be of type int"),
         (MOBILE | {"use_bottleneck": 1}, "use_bottleneck=1 must be of type bool"),
         (MOBILE | {"num_hidden_layers": 0}, "layers=0 must be from 1 to"),
-        (MOBILE | {"num_attention_heads": 5}, "heads=5 does not divide bottleneck=128"),
+        (MOBILE | {"num_attention_heads": 5}, "heads=5 does not divide intra_bottleneck_size=128"),
         (MOBILE | {"vocab_size": 0}, "vocab_size=0 must be at least 1"),
         (
             MOBILE | {"trigram_input": False},

@@ -323,7 +323,7 @@ def test_a_missing_tensor_is_named_with_the_nearest_there(tmp_path: Path) -> Non
         ({"normalization_type": "layer_norm"}, r"LayerNorm/gamma.*nearest name: \S+FakeLayerNorm"),
         ({"classifier_activation": True}, "lacks 2 tensors.*'bert/pooler/dense/kernel'"),
         ({"trigram_input": False}, "trigram_input=False needs embedding_size equal to hidden_size"),
-        ({"num_attention_heads": 3}, "heads=3 does not divide bottleneck=8"),
+        ({"num_attention_heads": 3}, "heads=3 does not divide intra_bottleneck_size=8"),
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'.*nearest: gelu"),
         ({"hidden_act": None}, "lacks hidden_act, which shapes do not tell"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'; it must be int"),
