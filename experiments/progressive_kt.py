@@ -113,6 +113,7 @@ def demo() -> Config:
         # So narrow a network is computed as fast again by two devices of a core each.
         execution=Execution(
             cpu_devices=2,
+            cpu_matmul_dtype="auto",
             student_scan_unroll=4,
             teacher_scan_unroll=4,
             teacher_train_scan_unroll=4,

@@ -52,10 +52,11 @@ class Execution:
     """Devices that the cores of a CPU are divided into, each with its share of a batch. Cores of
     one device wait for each other in the small operations of a narrow network. A number in
     XLA_FLAGS goes before this one."""
-    cpu_matmul_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type in which CPUs, in training, multiply the matrices of blocks and of the vocabulary, sums
-    being float32; bfloat16 has an effect, on the speed and a little on every number, only where a
-    processor has instructions for it (AMX or AVX-512 BF16)."""
+    cpu_matmul_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Type in which CPUs, in training at precision float32, multiply the matrices of blocks and of
+    the vocabulary; sums are float32. bfloat16 has an effect, on the speed and a little on every
+    number, only where a processor has instructions for it (AMX or AVX-512 BF16); `auto` is bfloat16
+    there and float32 elsewhere, so that numbers then depend a little on the processor."""
     precompile_phases: bounds.FewOrNone = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: bounds.ManyOrNone = 0

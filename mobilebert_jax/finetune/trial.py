@@ -79,7 +79,7 @@ class Subject:
     @property
     def trained_network(self) -> Network:
         """`network` as its training computes it; what it is scored by is computed exactly."""
-        rounded = uses_bfloat16_matmuls(self.config.execution, self.layout.mesh)
+        rounded = uses_bfloat16_matmuls(self.config, self.layout.mesh)
         return dataclasses.replace(self.network, bfloat16_matmuls=rounded)
 
 

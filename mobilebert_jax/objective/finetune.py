@@ -22,6 +22,7 @@ from mobilebert_jax.objective.loss_terms import (
     Params,
     Term,
     cross_entropy,
+    is_predicted,
     weighted,
 )
 
@@ -51,7 +52,7 @@ def classes(logits_BC: jax.Array, batch: Batch) -> Measured:
     labels_B, weights_B = batch["labels"], batch["row_weights"]
     return Measured(
         {"task_loss": Term(weighted(cross_entropy(logits_BC, labels_B), weights_B), 1.0)},
-        {"accuracy": weighted(jnp.argmax(logits_BC, -1) == labels_B, weights_B)},
+        {"accuracy": weighted(is_predicted(logits_BC, labels_B), weights_B)},
     )
 
 
@@ -67,7 +68,7 @@ def tags(logits_BTC: jax.Array, batch: Batch) -> Measured:
     weights_BT = batch["label_weights"] * batch["row_weights"][:, None]
     return Measured(
         {"task_loss": Term(weighted(cross_entropy(logits_BTC, labels_BT), weights_BT), 1.0)},
-        {"accuracy": weighted(jnp.argmax(logits_BTC, -1) == labels_BT, weights_BT)},
+        {"accuracy": weighted(is_predicted(logits_BTC, labels_BT), weights_BT)},
     )
 
 
@@ -78,7 +79,7 @@ def span(outputs_BT2: jax.Array, batch: Batch) -> Measured:
     start_BT, end_BT = (outputs_BT2[..., i] + hidden_BT for i in range(2))
     starts_B, ends_B = batch["starts"], batch["ends"]
     loss_B = (cross_entropy(start_BT, starts_B) + cross_entropy(end_BT, ends_B)) / 2
-    exact_B = (jnp.argmax(start_BT, -1) == starts_B) & (jnp.argmax(end_BT, -1) == ends_B)
+    exact_B = is_predicted(start_BT, starts_B) & is_predicted(end_BT, ends_B)
     return Measured(
         {"task_loss": Term(weighted(loss_B, weights_B), 1.0)},
         {"exact": weighted(exact_B, weights_B)},

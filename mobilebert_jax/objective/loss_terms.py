@@ -45,10 +45,47 @@ Objective = Callable[[Params, Any, Batch, jax.Array], Measured]
 """(student parameters, teacher parameters or None, batch, random key) -> Measured."""
 
 
+@jax.custom_vjp
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns -log softmax(logits)[label] along the last axis, in float32."""
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+    """Returns -log softmax(logits)[label] along the last axis, in float32.
+
+    The gradient is written out, softmax minus one at the label. Automatic differentiation adds two
+    arrays as large as the logits, one of them zeros into which the label's part is scattered.
+    """
+    return _cross_entropy_forward(logits, labels)[0]
+
+
+def _cross_entropy_forward(
+    logits: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    log_sum = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
+    return log_sum - at_label(logits, labels), (logits, labels, log_sum)
+
+
+def _cross_entropy_backward(
+    kept: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    logits, labels, log_sum = kept
+    probabilities = jnp.exp(logits.astype(jnp.float32) - log_sum[..., None])
+    at = jnp.arange(logits.shape[-1]) == labels[..., None]
+    return (gradient[..., None] * (probabilities - at)).astype(logits.dtype), None
+
+
+cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def at_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns logits[label] along the last axis, in float32."""
+    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0].astype(jnp.float32)
+
+
+def is_predicted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns whether no class has a larger logit than the label, along the last axis.
+
+    `argmax` has to carry indices along: on a CPU it takes ten times as long as this maximum, a
+    twentieth of a narrow network's training step.
+    """
+    return at_label(logits, labels) >= jnp.max(logits, axis=-1).astype(jnp.float32)
 
 
 def weighted(values: jax.Array, weights: jax.Array) -> Mean:

@@ -16,6 +16,7 @@ from mobilebert_jax.objective.loss_terms import (
     Params,
     Term,
     cross_entropy,
+    is_predicted,
     weighted,
 )
 
@@ -45,7 +46,7 @@ def hard_labels(predictions: encoder.Predictions, batch: Batch, factor: float) -
             "next_sentence_loss": Term(weighted(cross_entropy(logits_B2, order_B), ones_B), 1.0),
         },
         metrics={
-            "masked_lm_accuracy": weighted(jnp.argmax(logits_BPV, -1) == words_BP, weights_BP),
-            "next_sentence_accuracy": weighted(jnp.argmax(logits_B2, -1) == order_B, ones_B),
+            "masked_lm_accuracy": weighted(is_predicted(logits_BPV, words_BP), weights_BP),
+            "next_sentence_accuracy": weighted(is_predicted(logits_B2, order_B), ones_B),
         },
     )

@@ -65,7 +65,7 @@ class Setting:
             execution.remat_of(stage),
             execution.unroll_of(stage),
             bfloat16_matmuls=stage != "evaluate"
-            and uses_bfloat16_matmuls(execution, self.layout.mesh),
+            and uses_bfloat16_matmuls(self.config, self.layout.mesh),
             wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 

@@ -90,13 +90,7 @@ def run(
     check_vocabulary(config)
     mesh = make_mesh(config.execution.mesh)
     _check_batches(config, mesh)
-    if config.execution.cpu_matmul_dtype != "float32" and not uses_bfloat16_matmuls(
-        config.execution, mesh
-    ):
-        console.print(
-            "[yellow]execution.cpu_matmul_dtype=bfloat16 has no effect here: these are not CPUs "
-            "with instructions for bfloat16[/]"
-        )
+    _report_matmuls(config, mesh, console)
     this = Run(config, console, Layout(mesh, config.execution.fsdp_shard), profile)
     graph = inputs_of(config)
     plan = {name: _artifact(this, name, inputs) for name, inputs in graph.items()}
@@ -229,6 +223,21 @@ def check_vocabulary(config: Config) -> None:
         raise InputError(
             f"tokenizer.path={config.tokenizer.path!r} is not the tokenizer that made the records "
             f"in data.prepared={config.data.prepared!r}; leave tokenizer.path out, or prepare anew"
+        )
+
+
+def _report_matmuls(config: Config, mesh: jax.sharding.Mesh, console: rich.console.Console) -> None:
+    """Says what `execution.cpu_matmul_dtype` came to where that depends on the processor."""
+    wanted, rounded = config.execution.cpu_matmul_dtype, uses_bfloat16_matmuls(config, mesh)
+    if wanted == "bfloat16" and not rounded:
+        console.print(
+            "[yellow]execution.cpu_matmul_dtype=bfloat16 has no effect here: these are not CPUs "
+            "with instructions for bfloat16[/]"
+        )
+    elif wanted == "auto" and rounded:
+        console.print(
+            "training multiplies in bfloat16, which this CPU does faster "
+            "(execution.cpu_matmul_dtype=auto)"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config
 
 BFLOAT16 = ("amx_bf16", "avx512_bf16")
 """Names under which Linux lists instructions that multiply bfloat16 and add up in float32."""
@@ -27,10 +27,12 @@ def multiplies_bfloat16() -> bool:
     return any(name in flags for name in BFLOAT16)
 
 
-def uses_bfloat16_matmuls(execution: Execution, mesh: jax.sharding.Mesh) -> bool:
-    """Returns whether `execution.cpu_matmul_dtype=bfloat16` is set and has an effect on `mesh`."""
+def uses_bfloat16_matmuls(config: Config, mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether training on `mesh` rounds what it multiplies to bfloat16: where
+    `execution.cpu_matmul_dtype` is `bfloat16` or `auto`, and has an effect."""
     return (
-        execution.cpu_matmul_dtype == "bfloat16"
+        config.execution.cpu_matmul_dtype != "float32"
+        and config.precision == "float32"
         and mesh.devices.flat[0].platform == "cpu"
         and multiplies_bfloat16()
     )

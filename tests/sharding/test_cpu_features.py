@@ -1,5 +1,6 @@
 """Whether products are rounded depends on the setting, the devices and the processor."""
 
+import dataclasses
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mobilebert_jax.config.execution import Execution
+from mobilebert_jax.config.schema import Config
 from mobilebert_jax.sharding import cpu_features
 
 
@@ -52,6 +54,9 @@ def test_elsewhere_it_cannot_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("bfloat16", "cpu", "", False),
         ("bfloat16", "tpu", "amx_bf16", False),
         ("float32", "cpu", "amx_bf16", False),
+        ("auto", "cpu", "avx512_bf16", True),
+        ("auto", "cpu", "avx512f", False),
+        ("auto", "gpu", "amx_bf16", False),
     ],
 )
 def test_products_are_rounded_where_it_is_asked_for_and_faster(
@@ -64,4 +69,8 @@ def test_products_are_rounded_where_it_is_asked_for_and_faster(
 ) -> None:
     listed(monkeypatch, tmp_path, flags)
     mesh = cast(Any, SimpleNamespace(devices=np.array([SimpleNamespace(platform=device)])))
-    assert cpu_features.uses_bfloat16_matmuls(Execution(cpu_matmul_dtype=asked), mesh) is expected
+    config = Config(execution=Execution(cpu_matmul_dtype=asked))
+    assert cpu_features.uses_bfloat16_matmuls(config, mesh) is expected
+    # Where all of a block is bfloat16 there is nothing left to round.
+    whole = dataclasses.replace(config, precision="bfloat16")
+    assert not cpu_features.uses_bfloat16_matmuls(whole, mesh)
