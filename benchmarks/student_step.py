@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from benchmarks import rounds
+from mobilebert_jax.interop.huggingface import config as huggingface_config
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network
 
@@ -88,12 +89,8 @@ def torch_step(
     import torch
     import transformers
 
-    settings = transformers.MobileBertConfig(
-        vocab_size=config.vocab_size,
-        num_hidden_layers=config.num_hidden_layers,
-        classifier_activation=config.pooler,
-        attn_implementation=attention,
-    )
+    content = huggingface_config.make(config, "pretraining", (), 0, pad=0)
+    settings = transformers.MobileBertConfig(**content, attn_implementation=attention)
     model = transformers.MobileBertForPreTraining(settings).eval()
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     ids, segments, mask, positions, words, following = (
