@@ -186,11 +186,14 @@ def test_published_sizes_contradict_nothing() -> None:
         ({"use_bottleneck": False, "intra_bottleneck_size": 512}, "can only read 'block_input'"),
         (
             {"trigram_input": False},
-            "trigram=False needs embedding_size equal to hidden_size_size=512, not 128",
+            "trigram_input=False needs embedding_size equal to hidden_size=512, not 128",
         ),
-        ({"embedding_size": 600}, "embedding=600 is wider than hidden_size=512"),
-        ({"hidden_dropout_prob": 1.0}, "hidden_dropout=1.0 must be from 0 to 0.99"),
-        ({"attention_probs_dropout_prob": -0.1}, "attention_dropout=-0.1 must be from 0 to 0.99"),
+        ({"embedding_size": 600}, "embedding_size=600 is wider than hidden_size=512"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0 must be from 0 to 0.99"),
+        (
+            {"attention_probs_dropout_prob": -0.1},
+            "attention_probs_dropout_prob=-0.1 must be from 0 to 0.99",
+        ),
         ({"initializer_range": float("nan")}, "initializer_range=nan must be from 1e-06 to 10"),
         (
             {"num_hidden_layers": 1000, "hidden_size": 10**5, "intra_bottleneck_size": 100},
