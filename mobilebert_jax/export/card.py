@@ -21,11 +21,16 @@ USES = {
 
 
 def write(
-    subject: Subject, files: list[dict[str, Any]], history: list[dict[str, Any]], licence: str
+    subject: Subject,
+    files: list[dict[str, Any]],
+    beside: list[str],
+    history: list[dict[str, Any]],
+    licence: str,
 ) -> str:
     """Returns the card in Markdown, with the fields that model hubs read at its top.
 
-    `files` are the results of `formats.write`; `history` the manifests of the stages behind it.
+    `files` are the results of `formats.write` and `beside` that of `formats.write_beside`;
+    `history` the manifests of the stages behind it.
     """
     model = subject.model
     fields = {
@@ -46,7 +51,7 @@ def write(
         _architecture(subject),
         _history(subject, history),
         _scores(subject, files),
-        _files(files),
+        _files(files, beside),
         _limits(subject, licence),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
@@ -115,14 +120,15 @@ def _scores(subject: Subject, files: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _files(files: list[dict[str, Any]]) -> list[str]:
+def _files(files: list[dict[str, Any]], beside: list[str]) -> list[str]:
     header = ["| file | MB | largest difference to the trained network |", "|---|---:|---|"]
     lines = ["## Files", "", *header]
     for file in files:
         worst = max((d["max_rel"] for d in file.get("differences", {}).values()), default=None)
         said = "the same parameters" if worst is None else f"{worst:.1e} of the largest output"
         lines.append(f"| `{file['file']}` | {file['bytes'] / 1e6:.1f} | {said} |")
-    notes = [f"- {note}" for file in files for note in file["notes"]]
+    found = [*(note for file in files for note in file["notes"]), *beside]
+    notes = [f"- {note}" for note in dict.fromkeys(found)]
     return [*lines, *(["", *notes] if notes else [])]
 
 

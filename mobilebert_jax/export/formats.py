@@ -12,6 +12,8 @@ from mobilebert_jax.interop import onnx as onnx_format
 from mobilebert_jax.interop import own_format, stablehlo, verification
 from mobilebert_jax.interop.forward import Mask
 from mobilebert_jax.interop.huggingface import model as huggingface
+from mobilebert_jax.interop.huggingface import tokenizer as tokenizer_files
+from mobilebert_jax.interop.litert import apps, metadata
 from mobilebert_jax.interop.litert import model as litert
 from mobilebert_jax.interop.verification import Runner, Verified
 
@@ -22,6 +24,9 @@ class Format(NamedTuple):
     title: str
     packages: tuple[str, ...]
 
+
+LITERT = "litert_"
+"""How the names of LiteRT's formats begin, before the mode."""
 
 FORMATS = {
     "huggingface": Format("Hugging Face folder", ()),
@@ -83,11 +88,12 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
             own_format.write(subject.model, folder / name)
         return {"format": name, "file": name, "bytes": _size(folder / name), "notes": notes}
     path, verified, runner = _program(name, subject, folder)
+    fit = _fit(name, subject)
     result: dict[str, Any] = {
         "format": name,
         "file": path.name,
         "bytes": verified.bytes,
-        "notes": [],
+        "notes": _about_apps(path.name, fit) if fit is not None else [],
         "length": subject.length,
         "examples": verified.examples,
         "differences": {
@@ -95,6 +101,8 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
             for output, found in verified.differences.items()
         },
     }
+    if fit is not None:
+        result["app"] = fit._asdict()
     if verified.float_operations:
         result["float_operations"] = verified.float_operations
     if subject.task is not None and subject.trial is not None:
@@ -114,12 +122,52 @@ def _program(
     if name == "stablehlo":
         path = folder / "model.stablehlo"
         return path, stablehlo.export(model, path, mask=mask), stablehlo.runner
-    mode: Any = name.removeprefix("litert_")
+    mode: Any = name.removeprefix(LITERT)
     path = folder / f"model_{mode}.tflite"
+    fit = _fit(name, subject)
     verified = litert.export(
-        model, path, length=length, mode=mode, calibration=subject.calibration, mask=mask
+        model,
+        path,
+        length=length,
+        mode=mode,
+        calibration=subject.calibration,
+        mask=mask,
+        pooling=subject.pooling,
+        for_apps=fit is not None and bool(fit.task),
     )
     return path, verified, litert.runner
+
+
+def _fit(name: str, subject: Subject) -> apps.Fit | None:
+    """Returns which app reads a LiteRT file, None of another format."""
+    if not name.startswith(LITERT):
+        return None
+    model, mode = as_encoder(subject.model), name.removeprefix(LITERT)
+    return apps.fit(model, subject.length, mode, pairs=subject.reads_pairs)
+
+
+def _about_apps(file: str, fit: apps.Fit) -> list[str]:
+    if not fit.task:
+        return [f"`{file}` holds no metadata, so that apps' tasks refuse it: {fit.obstacle}."]
+    return [f"`{file}` opens in {fit.task} as it is.", apps.SPLITTING]
+
+
+def write_beside(subject: Subject, folder: Path) -> list[str]:
+    """Writes vocabulary and labels into `folder`, for what runs the programs there; returns what a
+    user of them should know."""
+    model = subject.model
+    names = apps.labels(model) if model.kind != "token_classification" else model.labels
+    said, notes = [], []
+    if model.tokenizer is not None:
+        positions = model.config.max_position_embeddings
+        notes = tokenizer_files.write(model.tokenizer, folder, "bert", positions)
+        said.append("the tokenizer's files are as `transformers` keeps them")
+    if names:
+        # One line a label, whatever is in it.
+        lines = "".join(f"{' '.join(name.splitlines())}\n" for name in names)
+        (folder / metadata.LABELS).write_text(lines, encoding="utf-8")
+        said.append(f"`{metadata.LABELS}` has the labels in the order of the outputs")
+    return [f"Beside the programs, {' and '.join(said)}.", *notes] if said else []
 
 
 def _size(folder: Path) -> int:

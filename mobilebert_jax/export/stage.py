@@ -10,7 +10,7 @@ import rich.console
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import EXPORTED, Artifact, write_json
-from mobilebert_jax.config.schema import Config
+from mobilebert_jax.config.schema import FOLDER_FORMATS, Config
 from mobilebert_jax.distributed import processes
 from mobilebert_jax.export import card, formats, subjects
 from mobilebert_jax.export.subjects import Subject
@@ -77,7 +77,9 @@ def _export(
             processes.beat()
             files.append(formats.write(name, subject, local))
             console.print(_line(subject, files[-1]), soft_wrap=True, markup=False, highlight=False)
-        text = card.write(subject, files, history, config.export.licence)
+        programs = set(chosen) - set(FOLDER_FORMATS)
+        beside = formats.write_beside(subject, local) if programs else []
+        text = card.write(subject, files, beside, history, config.export.licence)
         (local / "README.md").write_text(text, encoding="utf-8")
         if (local / "huggingface").is_dir():
             (local / "huggingface/README.md").write_text(text, encoding="utf-8")
@@ -113,6 +115,9 @@ def _line(subject: Subject, file: dict[str, Any]) -> str:
     if "differences" in file:
         worst = max(found["max_rel"] for found in file["differences"].values())
         said += f", differs by {worst:.1e} of the largest output"
+    if "app" in file:
+        app = file["app"]
+        said += f", opens in {app['task']}" if app["task"] else f", for no app: {app['obstacle']}"
     if "metrics" in file:
         assert subject.trial is not None
         said += "".join(

@@ -18,9 +18,11 @@ from mobilebert_jax.finetune import finished_trial, registry
 from mobilebert_jax.finetune.features import Rows
 from mobilebert_jax.finetune.finished_trial import Finished
 from mobilebert_jax.finetune.task import LoadedTask
+from mobilebert_jax.inference import sentence_folder
 from mobilebert_jax.inference.load import find, open_model
 from mobilebert_jax.interop.forward import INPUTS, Inputs
 from mobilebert_jax.interop.model import Model
+from mobilebert_jax.interop.sentence_vector import MEAN, Pooling
 from mobilebert_jax.training.evaluate import held_out_feed
 from mobilebert_jax.training.state import Layout
 
@@ -42,11 +44,19 @@ class Subject(NamedTuple):
     """Tokens of an example in formats whose shapes are fixed."""
     calibration: Inputs | None
     """Examples of what it reads; None where there are none."""
+    pooling: Pooling = MEAN
+    """How it makes one vector of a text, where it has no head."""
 
     @property
     def quantized(self) -> bool:
         """Whether it was trained to be computed in 8 bits."""
         return self.trial is not None and self.trial.quantized
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether it was fine-tuned on pairs of texts, as far as is known."""
+        task = self.task
+        return task is not None and any(r.has_pairs for r in (task.train, *task.dev.values()))
 
 
 def found(config: Config, layout: Layout, made: Mapping[str, Artifact]) -> list[Subject]:
@@ -91,12 +101,18 @@ def _subject(
             chosen = range(min(len(task.train), config.finetune.calibration_rows))
             calibration = inputs_of(task.train, chosen, trial.length, trial.tokenizer.pad)
         return Subject(name, folder, model, trial, task, trial.length, calibration)
-    length = min(config.export.max_seq_length, model.config.max_position_embeddings)
-    examples = None
     if prepared is not None:
         examples = _held_out(config, prepared)
         length = examples.input_ids_NT.shape[1]
-    return Subject(name, folder, model, None, None, length, examples)
+        return Subject(name, folder, model, None, None, length, examples)
+    lengths = [config.export.max_seq_length, model.config.max_position_embeddings]
+    sentences = None
+    if any(name.startswith("litert") for name in config.export.formats):
+        sentences = sentence_folder.read(folder)
+    if sentences is None:
+        return Subject(name, folder, model, None, None, min(lengths), None)
+    lengths += [sentences.length] if sentences.length else []
+    return Subject(name, folder, model, None, None, min(lengths), None, sentences.pooling)
 
 
 def _task(config: Config, trial: Finished) -> LoadedTask | None:

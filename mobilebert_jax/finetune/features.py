@@ -40,6 +40,11 @@ class Rows:
         return np.diff(self.starts)
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether any row has a second segment."""
+        return bool((self.second_N < self.lengths_N).any())
+
+    @property
     def digest(self) -> str:
         """SHA-256 of everything in the rows."""
         found = hashlib.sha256()

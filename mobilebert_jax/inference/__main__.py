@@ -89,18 +89,23 @@ def _answerer(
         question_answering,
         sentence_folder,
     )
+    from mobilebert_jax.interop import sentence_vector
 
     sentences = None
     if options.mode == "embed":
         sentences = sentence_folder.read(storage.path(options.model))
-    vectors: dict[str, Any] = {"pool": options.pool or "mean"}
+    pooling = sentence_vector.MEAN
     length = options.length
     if sentences is not None:
         length = length or sentences.length
+        pooling = sentences.pooling
+    if options.pool:
         # What the user says of the pool goes before what the folder says.
-        vectors = {"pool": options.pool or sentences.pool, "normalize": sentences.normalize}
-    if vectors["pool"] not in embed.POOLS:
-        raise InputError(f"--pool={options.pool!r} must be one of {', '.join(embed.POOLS)}")
+        pooling = pooling._replace(pool=options.pool)
+    if pooling.pool not in sentence_vector.POOLS:
+        raise InputError(
+            f"--pool={options.pool!r} must be one of {', '.join(sentence_vector.POOLS)}"
+        )
     model = load.open_model(options.model)
     module: Any = {
         "fill-mask": fill_mask,
@@ -121,7 +126,7 @@ def _answerer(
             "may_be_unanswerable": options.may_be_unanswerable,
             "max_answer_length": options.max_answer_length,
         },
-        "embed": vectors,
+        "embed": {"pooling": pooling},
     }.get(options.mode, {})
     return module.answerer(ready, **keywords), GROUP_BATCHES * ready.batch_size, ready.known
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.interop.huggingface.safetensors import read_json
+from mobilebert_jax.interop.sentence_vector import Pooling
 
 MODULES = "modules.json"
 _POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
@@ -18,10 +19,7 @@ _PREFIX = "sentence_transformers.models."
 class Settings(NamedTuple):
     """How a text becomes a vector."""
 
-    pool: str
-    """One of `embed.POOLS`."""
-    normalize: bool
-    """Whether vectors have length 1."""
+    pooling: Pooling
     length: int | None
     """Tokens of a text at most; None where it is not said."""
 
@@ -51,7 +49,7 @@ def read(folder: Path) -> Settings | None:
     length = read_json(about).get("max_seq_length") if about.is_file() else None
     if length is not None and type(length) is not int:
         raise InputError(f"{about}: max_seq_length={length!r} must be a whole number")
-    return Settings(pool, normalize, length)
+    return Settings(Pooling(pool, normalize), length)
 
 
 def _modules(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobilebert_jax.config.schema import InputError
+from mobilebert_jax.interop import sentence_vector
 from mobilebert_jax.interop.model import Kind, Model
+from mobilebert_jax.interop.sentence_vector import Pooling
 from mobilebert_jax.model import encoder
 from mobilebert_jax.model.block import Block
 from mobilebert_jax.model.embeddings import Embeddings
@@ -23,6 +25,11 @@ from mobilebert_jax.model.layers import Network, TaskHead
 
 INPUTS = ("input_ids", "input_mask", "segment_ids")
 """Names of the inputs in the order of the published files, int32 [B, T] each."""
+
+APP_OUTPUTS = PROBABILITIES, EMBEDDING = "class_probabilities", "embedding"
+"""What an app shows: of a classifier, and of a network without a head."""
+APP_SCOPE = "app_output"
+"""Part of the name of the operations that make it."""
 
 Mask = Literal["additive", "clipped"]
 """How padding is hidden: by a large negative score as in training, or, for full-integer inference,
@@ -45,19 +52,28 @@ class Inputs(NamedTuple):
         return Inputs(*(array[start:stop] for array in self))
 
 
-def function(model: Model, *, mask: Mask = "additive", named_operations: bool = False) -> Forward:
+def function(
+    model: Model,
+    *,
+    mask: Mask = "additive",
+    named_operations: bool = False,
+    pooling: Pooling | None = None,
+) -> Forward:
     """Returns the network as a function of ids, mask and segments, int32 [B, T] each.
 
     It returns float32 arrays by name: `start_logits` and `end_logits` [B, T] for questions;
     `logits` for other tasks, [B, T, C] where tokens are classified, else [B, C] (C is 1 and a row
     one choice in multiple choice); `logits` [B, T, V] for masked LM and [B, 2] for next sentence;
     `prediction_logits` [B, T, V] and `seq_relationship_logits` [B, 2] for both together;
-    `sequence_output` [B, T, D] and `pooled_output` [B, D] without a head.
+    `sequence_output` [B, T, D] and `pooled_output` [B, D] without a head. With `pooling` comes what
+    an app shows, which `app_output` names: `class_probabilities` [B, C] of classes, `embedding`
+    [B, D] without a head.
 
     Args:
       model: the network; its kind chooses the outputs.
       mask: how padding is hidden.
       named_operations: names look-ups in tables for converters that know the name.
+      pooling: how one vector is made of a text.
     """
     network = Network(
         model.config,
@@ -74,9 +90,30 @@ def function(model: Model, *, mask: Mask = "additive", named_operations: bool = 
 
     def forward(ids_BT: jax.Array, mask_BT: jax.Array, segments_BT: jax.Array) -> Any:
         hidden_BTD = _hidden(network, params, ids_BT, mask_BT, segments_BT)
-        return _outputs(network, model.kind, params, hidden_BTD)
+        found = _outputs(network, model.kind, params, hidden_BTD)
+        name = app_output(model)
+        if pooling is None or name is None:
+            return found
+        with jax.named_scope(APP_SCOPE):
+            if name == EMBEDDING:
+                shown = sentence_vector.of(network, params, hidden_BTD, mask_BT, pooling)
+            else:
+                shown = jax.nn.softmax(found["logits"])
+        return {name: shown} | found
 
     return forward
+
+
+def app_output(model: Model) -> str | None:
+    """Returns the name of the output that an app shows; None where the others are all there is.
+
+    It is the first in alphabetical order, which is the order of a file's outputs: apps take the
+    first.
+    """
+    head = task_head(model)
+    if model.kind == "sequence_classification" and head is not None and head.outputs > 1:
+        return PROBABILITIES
+    return EMBEDDING if model.kind == "bare" else None
 
 
 def output_names(kind: Kind) -> tuple[str, ...]:

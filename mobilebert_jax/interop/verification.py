@@ -18,6 +18,7 @@ from mobilebert_jax.data.tokenizer import Tokenizer
 from mobilebert_jax.interop import forward
 from mobilebert_jax.interop.forward import Inputs
 from mobilebert_jax.interop.model import Model
+from mobilebert_jax.interop.sentence_vector import Pooling
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a float32 file, as a share of the output's largest magnitude:
@@ -109,11 +110,18 @@ def encode(tokenizer: Tokenizer, pairs: tuple[tuple[str, str], ...], length: int
     return arrays
 
 
-def ours(model: Model, inputs: Inputs, *, mask: forward.Mask = "additive") -> dict[str, np.ndarray]:
-    """Returns our outputs by name."""
+def ours(
+    model: Model,
+    inputs: Inputs,
+    *,
+    mask: forward.Mask = "additive",
+    pooling: Pooling | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns our outputs by name; `mask` and `pooling` as in `forward.function`."""
+    function = forward.function(model, mask=mask, pooling=pooling)
     # On an accelerator the default precision of a float32 matmul would exceed the tolerance.
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(forward.function(model, mask=mask))(*map(jax.numpy.asarray, inputs))
+        found = jax.jit(function)(*map(jax.numpy.asarray, inputs))
     return {name: np.asarray(array) for name, array in found.items()}
 
 
@@ -125,6 +133,7 @@ def publish(
     *,
     inputs: Inputs,
     mask: forward.Mask = "additive",
+    pooling: Pooling | None = None,
     tolerance: float | None = TOLERANCE,
 ) -> Verified:
     """Writes the file, runs it, compares it with ours, and only then gives it its name.
@@ -136,6 +145,7 @@ def publish(
       run: makes of a file's path a function that runs it.
       inputs: the examples that both run.
       mask: how our network hides padding.
+      pooling: how our network makes one vector of a text, where the file does.
       tolerance: as `TOLERANCE`; None reports the differences whatever they are.
 
     Raises InputError where an output is not finite or differs by more than the tolerance.
@@ -145,7 +155,7 @@ def publish(
     try:
         temporary.write_bytes(content)
         theirs = run(temporary)(inputs)
-        found = differences(ours(model, inputs, mask=mask), theirs, inputs)
+        found = differences(ours(model, inputs, mask=mask, pooling=pooling), theirs, inputs)
         _check(path, found, tolerance)
         atomic.publish(path)
     finally:

@@ -10,8 +10,9 @@ import pytest
 
 import mobilebert_jax
 from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop import forward, own_format, verification
+from mobilebert_jax.interop import forward, own_format, sentence_vector, verification
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
+from mobilebert_jax.interop.sentence_vector import Pooling
 from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.attention import hide_padding
 from mobilebert_jax.model.layers import Network, TaskHead
@@ -80,6 +81,34 @@ def test_networks_without_a_head_give_features_and_the_pooled_first() -> None:
     np.testing.assert_allclose(found["sequence_output"], hidden_BTD, atol=1e-5)
     pooled = encoder.pool(Network(model.config), model.params, hidden_BTD)
     np.testing.assert_allclose(found["pooled_output"], pooled, atol=1e-5)
+
+
+def test_apps_get_probabilities_and_the_vectors_of_texts_first() -> None:
+    model = _model("sequence_classification")
+    found = _ours(model, pooling=sentence_vector.MEAN)
+    shares = np.exp(found["logits"]) / np.exp(found["logits"]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["class_probabilities"], shares, atol=1e-6)
+    assert min(found) == forward.app_output(model) == "class_probabilities"
+    model = _model("bare", "pooler")
+    found = _ours(model, pooling=Pooling("mean", normalize=True))
+    hidden, mask = found["sequence_output"], verification.examples(model, LENGTH).input_mask_NT
+    mean = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(found["embedding"], expected, atol=1e-6)
+    assert min(found) == forward.app_output(model) == "embedding"
+    for pool, vectors in (("cls", hidden[:, 0]), ("first", found["pooled_output"])):
+        found = _ours(model, pooling=Pooling(pool))
+        np.testing.assert_allclose(found["embedding"], vectors, atol=1e-6)
+
+
+def test_numbers_and_spans_are_shown_as_they_are() -> None:
+    for model in (
+        exchanged.make(CONFIGS["tiny"], "sequence_classification", ())._replace(tokenizer=None),
+        _model("question_answering"),
+        _model("token_classification"),
+    ):
+        assert forward.app_output(model) is None
+        assert set(_ours(model, pooling=sentence_vector.MEAN)) == set(_ours(model))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])

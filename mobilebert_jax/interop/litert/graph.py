@@ -1,7 +1,7 @@
 """Edits of a LiteRT graph that neither the converter nor the quantiser can be asked for."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from mobilebert_jax.interop import verification
 
 _IDENTIFIER = b"TFL3"
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_ALIGNMENT = 16
+"""Bytes, of constants: what LiteRT's schema demands, and its kernels for vectors rely on."""
 
 
 class Graph:
@@ -19,6 +21,7 @@ class Graph:
         """Reads the bytes of a `.tflite` file."""
         self._schema = verification.package("ai_edge_litert.schema_py_generated")
         self._model = self._schema.ModelT.InitFromPackedBuf(content, 0)
+        self._take_in(content)
         self._graph = self._model.subgraphs[0]
         self._names = {
             value: name
@@ -28,9 +31,26 @@ class Graph:
 
     def content(self) -> bytes:
         """Returns the bytes of a file with this graph."""
-        builder = verification.package("flatbuffers").Builder(1 << 20)
+        builder = _aligned_builder()
         builder.Finish(self._model.Pack(builder), _IDENTIFIER)
         return bytes(builder.Output())
+
+    def add_metadata(self, name: str, content: bytes) -> None:
+        """Keeps bytes under a name that readers of the file look for."""
+        buffer = self._schema.BufferT(data=np.frombuffer(content, np.uint8))
+        self._model.buffers.append(buffer)
+        entry = self._schema.MetadataT(name=name, buffer=len(self._model.buffers) - 1)
+        self._model.metadata = [*(self._model.metadata or []), entry]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs in the signature, in the order in which the graph has them."""
+        return self._signature_names(self._graph.inputs, self._model.signatureDefs[0].inputs)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs in the signature, in the order in which the graph has them."""
+        return self._signature_names(self._graph.outputs, self._model.signatureDefs[0].outputs)
 
     def flatten_biases(self) -> None:
         """Gives biases of dense layers one axis.
@@ -62,6 +82,16 @@ class Graph:
         self._drop_unused_tensors()
         return found
 
+    def name_outputs(self) -> None:
+        """Gives the names of the signature to the graph's outputs again, in their order.
+
+        The quantiser leaves a name at the 8-bit tensor where not the output alone reads what that
+        is turned back into.
+        """
+        (signature,) = self._model.signatureDefs
+        for entry, index in zip(signature.outputs, self._graph.outputs, strict=True):
+            entry.tensorIndex = index
+
     def float_operations(self) -> dict[str, int]:
         """Returns how often each operation computes in float32, conversions left out."""
         found: collections.Counter[str] = collections.Counter()
@@ -70,6 +100,22 @@ class Graph:
             if name not in _CONVERSIONS and self._schema.TensorType.FLOAT32 in types:
                 found[name] += 1
         return dict(sorted(found.items()))
+
+    def _take_in(self, content: bytes) -> None:
+        """Puts buffers that lie behind the flatbuffer into it.
+
+        The quantiser keeps them there from 256 KiB on, at offsets from the beginning of the file:
+        whatever makes the flatbuffer longer, as metadata does, would leave them pointing elsewhere
+        ("out of range offset"), and runtimes of before 2024 do not look for them.
+        """
+        for buffer in self._model.buffers:
+            if buffer.offset > 1:
+                data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+                buffer.data, buffer.offset, buffer.size = data, 0, 0
+
+    def _signature_names(self, indices: Iterable[int], entries: Iterable[Any]) -> list[str]:
+        names = {entry.tensorIndex: entry.name.decode() for entry in entries}
+        return [names[index] for index in indices]
 
     def _operations(self) -> Iterator[tuple[Any, str]]:
         for operation in self._graph.operators:
@@ -92,3 +138,18 @@ class Graph:
         for signature in self._model.signatureDefs:
             for entry in (*signature.inputs, *signature.outputs):
                 entry.tensorIndex = numbers[entry.tensorIndex]
+
+
+def _aligned_builder() -> Any:
+    """Returns a builder of flatbuffers that aligns arrays of bytes, as the schema demands and the
+    library, which goes by the type of an element alone, does not."""
+    flatbuffers = verification.package("flatbuffers")
+
+    class Builder(flatbuffers.Builder):  # type: ignore[name-defined]
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            if x.dtype == np.uint8:
+                self.Prep(_ALIGNMENT, x.size)
+            found: int = super().CreateNumpyVector(x)
+            return found
+
+    return Builder(1 << 20)

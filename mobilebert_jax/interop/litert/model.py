@@ -17,10 +17,11 @@ import numpy as np
 from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.forward import INPUTS, Inputs, Mask
-from mobilebert_jax.interop.litert import quantization
+from mobilebert_jax.interop.litert import apps, metadata, quantization
 from mobilebert_jax.interop.litert.graph import Graph
 from mobilebert_jax.interop.litert.quantization import SIGNATURE, rows_of
 from mobilebert_jax.interop.model import Model
+from mobilebert_jax.interop.sentence_vector import MEAN, Pooling
 from mobilebert_jax.interop.verification import Runner, Verified
 
 Mode = Literal["float32", "weight_int8", "dynamic_int8", "int8"]
@@ -35,8 +36,12 @@ def export(
     mode: Mode = "float32",
     calibration: Inputs | None = None,
     mask: Mask = "additive",
+    pooling: Pooling = MEAN,
+    for_apps: bool = False,
 ) -> Verified:
     """Writes a `.tflite` file with the inputs `forward.INPUTS`, int32 [1, length] each.
+
+    Its first output is what an app shows (`forward.app_output`).
 
     "weight_int8" keeps tables and kernels in 8 bits, a scale for each row or column, and computes
     in float32, as in the paper's table of quantisation (section 4.4). "dynamic_int8" is as large,
@@ -53,12 +58,15 @@ def export(
       mode: what is rounded to 8 bits.
       calibration: for "int8", about 100 examples of what the network will read.
       mask: how the network itself hides padding: "clipped" after training with a quantised mask.
+      pooling: how a network without a head makes one vector of a text.
+      for_apps: puts metadata, vocabulary and labels into the file; `apps.fit` says for which
+        networks they are true.
 
     Raises InputError for a missing package, an impossible length or mode, no calibration examples,
     and a float32 file that differs from ours.
     """
     _check(model, length, mode, calibration)
-    content = _converted(model, length, mask="clipped" if mode == "int8" else mask)
+    content = _converted(model, length, "clipped" if mode == "int8" else mask, pooling)
     if mode in ("weight_int8", "dynamic_int8"):
         content = quantization.weights_in_8_bits(content, floating=mode == "weight_int8")
     elif calibration is not None and mode == "int8":
@@ -66,10 +74,11 @@ def export(
     verified = verification.publish(
         model,
         path,
-        content,
+        _with_metadata(model, content) if for_apps else Graph(content).content(),
         runner,
         inputs=verification.examples(model, length),
         mask=mask,
+        pooling=pooling,
         tolerance=verification.TOLERANCE if mode == "float32" else None,
     )
     if mode == "int8":
@@ -109,22 +118,29 @@ def runner(path: Path) -> Runner:
     return run
 
 
-def _converted(model: Model, length: int, *, mask: Mask) -> bytes:
+def _with_metadata(model: Model, content: bytes) -> bytes:
+    if model.tokenizer is None:
+        raise InputError("a file for apps needs the network's tokenizer")
+    description = f"A network of the MobileBERT family, {model.kind.replace('_', ' ')}"
+    vocabulary = apps.vocabulary(model.tokenizer)
+    return metadata.added(content, description, vocabulary, apps.labels(model))
+
+
+def _converted(model: Model, length: int, mask: Mask, pooling: Pooling) -> bytes:
     verification.package("flatbuffers")
     ir = verification.package("litert_converter.mlir.ir")
     passes = verification.package("litert_converter.mlir.passmanager")
     stablehlo = verification.package("litert_converter.mlir.dialects.stablehlo")
     converter = verification.package("litert_converter.converter_api_ext")
-    function = forward.function(model, mask=mask, named_operations=True)
+    function = forward.function(model, mask=mask, named_operations=True, pooling=pooling)
     spec = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    names = sorted(jax.eval_shape(function, spec, spec, spec))
     exported = jax.export.export(jax.jit(function), platforms=("cpu",))(spec, spec, spec)
     context = ir.Context()
     converter.prepare_mlir_context(context)
     with context, ir.Location.unknown():
         module = stablehlo.deserialize_portable_artifact(context, exported.mlir_module_serialized)
-        converter.set_signature(
-            module.operation, SIGNATURE, list(INPUTS), list(forward.output_names(model.kind))
-        )
+        converter.set_signature(module.operation, SIGNATURE, list(INPUTS), names)
         converter.run_convert_to_tfl_passes(
             module, passes.PassManager(), converter.ConvertToTFLConfig()
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mobilebert_jax.interop import verification
-from mobilebert_jax.interop.forward import INPUTS, Inputs
+from mobilebert_jax.interop.forward import APP_OUTPUTS, APP_SCOPE, INPUTS, Inputs
 from mobilebert_jax.interop.litert.graph import Graph
 from mobilebert_jax.model.attention import QUANTIZED_SCORES
 from mobilebert_jax.model.sizes import ModelConfig
@@ -40,7 +40,9 @@ def all_in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> b
     ranges = _ranges(graph.content(), recipe, calibration)
     for name in scores:
         ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
-    return _quantized(graph.content(), recipe.get_quantization_recipe(), ranges)
+    quantized = Graph(_quantized(graph.content(), recipe.get_quantization_recipe(), ranges))
+    quantized.name_outputs()
+    return quantized.content()
 
 
 def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
@@ -79,7 +81,11 @@ def _integer_recipe(config: ModelConfig) -> Any:
     # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
     # LM has a LayerNorm in every network.
     norms = ".*norm/.*" if config.normalization_type == "layer_norm" else ".*MaskedLM/norm/.*"
-    manager.add_quantization_config(norms, operation.ALL_SUPPORTED, **floats)
+    # What apps show takes no product that is worth 8 bits. Its last operation goes by the name that
+    # it has in the signature.
+    shown = f".*({APP_SCOPE}/|{SIGNATURE}_({'|'.join(APP_OUTPUTS)})_output).*"
+    for scope in (norms, shown):
+        manager.add_quantization_config(scope, operation.ALL_SUPPORTED, **floats)
     manager.add_quantization_config(".*", operation.OUTPUT, **floats)
     return manager
 
