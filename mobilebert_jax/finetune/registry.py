@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mobilebert_jax import storage
-from mobilebert_jax.config.finetune import Finetune
+from mobilebert_jax.config.finetune import Files, Finetune
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import corpus, text_files, tfds_source
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -27,6 +27,7 @@ from mobilebert_jax.finetune.task import LoadedTask
 
 TFDS = "tfds"
 SQUAD_VERSIONS: dict[str, Literal["v1.1", "v2.0"]] = {"squad_v1.1": "v1.1", "squad_v2.0": "v2.0"}
+NEXT_SENTENCE = "Next sentence"
 CLASS_METRICS = ("accuracy",)
 NUMBER_METRICS = ("pearson", "spearman")
 
@@ -36,7 +37,7 @@ def load(name: str, config: Config, tokenizer: Tokenizer) -> LoadedTask:
 
     Where nothing is trained, the dev file stands for a training file that is not named.
     """
-    settings = _settled(config.finetune)
+    settings = settled(config.finetune)
     loaded = _loaded(name, config, settings, tokenizer)
     if settings.search.trains:
         return loaded
@@ -49,21 +50,19 @@ def _loaded(name: str, config: Config, settings: Finetune, tokenizer: Tokenizer)
         return _glue(GLUE[name], settings, tokenizer)
     if name in SQUAD_VERSIONS:
         splits = _squad(SQUAD_VERSIONS[name], settings)
-        return squad_task.load(
-            name, f"SQuAD {SQUAD_VERSIONS[name]}", splits, tokenizer, settings.squad
-        )
+        return squad_task.load(name, squad_title(name), splits, tokenizer, settings.squad)
     if name == "tag":
         sentences = conll.read(settings.files)
         return tagging_task.load(
-            name, _file_title(settings), sentences, tokenizer, settings.max_seq_length
+            name, file_title(settings.files), sentences, tokenizer, settings.max_seq_length
         )
     if name == "next_sentence":
         data = next_sentence.read(
             config.data.source, config.data.validation_fraction, config.execution.workers
         )
-        title = "Next sentence"
+        title = NEXT_SENTENCE
     else:
-        data, title = table_files.read(settings.files), _file_title(settings)
+        data, title = table_files.read(settings.files), file_title(settings.files)
     metrics = CLASS_METRICS if data.labels else NUMBER_METRICS
     scale = target_scaling.UNCHANGED
     if not data.labels:
@@ -73,15 +72,22 @@ def _loaded(name: str, config: Config, settings: Finetune, tokenizer: Tokenizer)
     )
 
 
-def _settled(settings: Finetune) -> Finetune:
+def settled(settings: Finetune) -> Finetune:
+    """Returns the settings with the file that stands for one that is not named."""
     files = settings.files
     if settings.search.trains or files.train:
         return settings
     return dataclasses.replace(settings, files=dataclasses.replace(files, train=files.dev))
 
 
-def _file_title(settings: Finetune) -> str:
-    return Path(settings.files.train).name
+def file_title(files: Files) -> str:
+    """Returns what a task of a user's own files is called."""
+    return Path(files.train).name
+
+
+def squad_title(name: str) -> str:
+    """Returns what a task of SQuAD is called."""
+    return f"SQuAD {SQUAD_VERSIONS[name]}"
 
 
 def _glue(task: GlueTask, settings: Finetune, tokenizer: Tokenizer) -> LoadedTask:
@@ -138,7 +144,7 @@ def fingerprint(name: str, config: Config) -> Any:
 
     Files are hashed whole.
     """
-    settings = _settled(config.finetune)
+    settings = settled(config.finetune)
     files = settings.files
     if name == "next_sentence":
         return {

@@ -31,7 +31,9 @@ STAGES = {
 def stages_needed(config: Config) -> tuple[str, ...]:
     """Returns the stages of the run itself whose networks are fine-tuned."""
     return tuple(
-        dict.fromkeys(STAGES[role] for role in config.finetune.networks if not _given(config, role))
+        dict.fromkeys(
+            STAGES[role] for role in config.finetune.networks if not is_given(config, role)
+        )
     )
 
 
@@ -40,13 +42,14 @@ def networks_of(config: Config, made: Mapping[str, Artifact]) -> dict[str, Pretr
     setting = "finetune.pretrained"
     return {
         role: pretrained.find(setting, config.finetune.pretrained)
-        if _given(config, role)
+        if is_given(config, role)
         else pretrained.open_stage(made[STAGES[role]])
         for role in config.finetune.networks
     }
 
 
-def _given(config: Config, role: str) -> bool:
+def is_given(config: Config, role: str) -> bool:
+    """Whether a network is the one that `finetune.pretrained` names."""
     return bool(config.finetune.pretrained) and STAGES[role] == "distill"
 
 

@@ -6,6 +6,7 @@ import rich.console
 import rich.table
 
 from mobilebert_jax.config.schema import AFTERWARDS, Config, ModelConfig
+from mobilebert_jax.finetune import foreseen
 from mobilebert_jax.model import sizes
 from mobilebert_jax.pipeline import flops, imported_teacher
 
@@ -13,7 +14,7 @@ from mobilebert_jax.pipeline import flops, imported_teacher
 def show(config: Config, console: rich.console.Console) -> None:
     """Prints the networks that are trained and every stage with its steps, batch and compute.
 
-    Raises InputError for a teacher from elsewhere that does not fit.
+    Raises InputError for a network from elsewhere that is not there or does not fit.
     """
     if config.teacher.path:
         imported_teacher.compared(config)
@@ -26,6 +27,9 @@ def show(config: Config, console: rich.console.Console) -> None:
     elif "finetune" in config.stages:
         # Sizes and tokenizer are those that the pretrained network brings.
         console.print(f"pretrained: {config.finetune.pretrained or 'none named'}", markup=False)
+    if "finetune" in config.stages and config.finetune.pretrained:
+        for line in foreseen.output_layers(config):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_stages(config))
 
 
