@@ -164,26 +164,32 @@ def _rank(name: str, main: Sequence[str]) -> int:
 
 
 def _published(subject: Subject, figure: str) -> list[dict[str, Any]]:
-    """The paper's metrics of the network of these sizes, or of MobileBERT for one of its own."""
+    """The paper's metrics of the network that `published_model` names."""
     part, _, metric = figure.rpartition(" ")
     return _cells(subject.task.name, part, metric, subject.pretrained.model)
 
 
 def _cells(task: str, part: str, metric: str, model: ModelConfig) -> list[dict[str, Any]]:
+    name = published_model(model)
     return [
         {"value": f.value, "split": f.split, "verified": f.verified, "model": f.model}
-        for f in published(task, part, published_model(model))
+        for f in (published(task, part, name) if name else ())
         if f.metric == metric
     ]
 
 
-def published_model(model: ModelConfig) -> str:
-    """Returns which network of the paper's tables `model` is compared with."""
+def published_model(model: ModelConfig) -> str | None:
+    """Returns which network of the paper's tables `model` is compared with.
+
+    One of published sizes with itself, a MobileBERT of other sizes with MobileBERT, and any other
+    network, of which the paper says nothing, with none.
+    """
     for name, title in PUBLISHED_AS.items():
         found = sizes.PUBLISHED[name]
         if all(getattr(found, key) == getattr(model, key) for key in _SHAPE):
             return title
-    return "MobileBERT"
+    narrows = model.use_bottleneck and model.intra_bottleneck_size < model.hidden_size
+    return "MobileBERT" if narrows else None
 
 
 _SHAPE = (

@@ -1,10 +1,13 @@
 """The table of the paper's metrics: known cells, and what must hold of any such table."""
 
+import dataclasses
+
 import pytest
 
 from mobilebert_jax.finetune import metrics as metrics_lib
-from mobilebert_jax.finetune import published
+from mobilebert_jax.finetune import published, sweep
 from mobilebert_jax.finetune.published import MODELS
+from mobilebert_jax.model import sizes
 
 
 def test_known_cells() -> None:
@@ -78,3 +81,25 @@ def test_the_larger_model_is_nowhere_worse() -> None:
         for model in ("MobileBERT_TINY", "MobileBERT")
     )
     assert all(large[cell] > value for cell, value in small.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("mobilebert", {}, "MobileBERT"),
+        ("mobilebert", {"num_hidden_layers": 6}, "MobileBERT"),
+        ("mobilebert_tiny", {}, "MobileBERT_TINY"),
+        ("mobilebert_without_opt", {}, "MobileBERT w/o OPT"),
+        ("bert_base", {}, "BERT_BASE"),
+        ("bert_base", {"num_hidden_layers": 6}, None),
+        ("bert_large", {}, None),
+        ("ib_bert_large", {}, None),
+    ],
+)
+def test_a_network_stands_beside_the_paper_s_of_its_kind_only(
+    name: str, changes: dict[str, int], expected: str | None
+) -> None:
+    model = dataclasses.replace(sizes.PUBLISHED[name], **changes)
+    assert sweep.published_model(model) == expected
+    beside = sweep._cells("sst-2", "", "accuracy", model)
+    assert {entry["model"] for entry in beside} == ({expected} if expected else set())
