@@ -45,6 +45,12 @@ def test_a_text_and_a_pair_are_framed_as_bert_frames_them(tokenizer: Tokenizer) 
     assert cut == 0
 
 
+def test_rows_know_whether_any_has_two_texts(tokenizer: Tokenizer) -> None:
+    for second, pairs in ((None, False), ("c", True)):
+        rows, _ = of_sentences([example("a"), example("b", second)], tokenizer, 16, number=False)
+        assert rows.has_pairs == pairs
+
+
 @pytest.mark.parametrize(
     ("first", "second", "length", "kept"),
     [

@@ -34,9 +34,11 @@ def calibration(model: Model, rows: int = 24) -> forward.Inputs:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_network_computes_the_same(name: str, tmp_path: Path) -> None:
-    kind = KIND_OF[name]
-    verified = litert.export(network(name, kind), tmp_path / "network.tflite", length=LENGTH)
-    assert tuple(sorted(verified.differences)) == forward.output_names(kind)
+    model = network(name, KIND_OF[name])
+    verified = litert.export(model, tmp_path / "network.tflite", length=LENGTH)
+    shown = forward.app_output(model)
+    expected = {*forward.output_names(model.kind), *([shown] if shown else [])}
+    assert set(verified.differences) == expected
     assert max(difference.max_rel for difference in verified.differences.values()) < 1e-5
     assert verified.bytes == (tmp_path / "network.tflite").stat().st_size
 
@@ -64,8 +66,10 @@ def test_full_integer_leaves_lookups_and_layer_norm_in_float32(name: str, tmp_pa
     )
     inside_norms = {"ADD", "MEAN", "MUL", "RESHAPE", "RSQRT", "SUB"}
     floats = inside_norms if model.config.normalization_type == "layer_norm" else set()
-    assert set(verified.float_operations) == {"CAST", "EMBEDDING_LOOKUP"} | floats
+    mean = {"DIV", "MAXIMUM", "MUL", "SUM"}
+    assert set(verified.float_operations) == {"CAST", "EMBEDDING_LOOKUP"} | floats | mean
     assert verified.differences["sequence_output"].max_rel < 0.2
+    assert verified.differences["embedding"].max_rel < 0.2
 
 
 def test_weights_of_8_bits_are_nearer_to_ours_where_activations_stay_float(tmp_path: Path) -> None:
