@@ -184,7 +184,7 @@ ensure_parity_venv() {
   files+=("$root/requirements-export.txt")
   lock "$venv/bin/python"
   if ! is_made "$parity_venv" stamp "${files[@]}"; then
-    say "installing into .venv-parity: about 1 GB, this once"
+    say "installing into .venv-parity: about 1.5 GB, this once"
     rm -rf "$parity_venv"
     "$venv/bin/python" -m venv --without-pip "$parity_venv"
     packages=$(site_packages "$parity_venv")

@@ -89,6 +89,9 @@ def _of_tokenizer(tokenizer: Tokenizer | None) -> str:
             f"its special tokens are {', '.join(spelled)} with padding {tokenizer.pad}, and apps "
             f"have {', '.join(berts)} with padding 0"
         )
+    pieces = tokenizer.pieces(range(tokenizer.size))
+    if sum(not piece.isascii() for piece in pieces) > tokenizer.size / 2:
+        return "most of its vocabulary is not ASCII, and apps lower and clean up ASCII alone"
     return ""
 
 

@@ -62,6 +62,14 @@ def test_other_tokenizers_than_the_apps_own_are_said(tokenizer: Any, obstacle: s
     assert found.task == "" and obstacle in found.obstacle
 
 
+def test_a_vocabulary_of_other_letters_is_for_no_app() -> None:
+    for letters, fits in (("ж", False), ("z", True)):
+        pieces = [*PIECES, *(letters * n for n in range(1, len(PIECES) + 2))]
+        found = apps.fit(network(tokenizer=wordpiece(pieces)), 16, "float32")
+        assert bool(found.task) == fits
+        assert ("most of its vocabulary is not ASCII" in found.obstacle) == (not fits)
+
+
 def test_kinds_of_tokenizers_that_apps_lack_are_said(tmp_path) -> None:
     settings = schema.Tokenizer(kind="sentencepiece_unigram", vocab_size=40)
     lines = ["the film was good", "the film was not bad", "unbelievable tokyo"] * 9
