@@ -36,9 +36,9 @@ ROUNDED: dict[Mode, float] = {"weight_int8": 0.005, "dynamic_int8": 0.005, "int8
 """The same of int8; another word in a text moves a vector by 0.03."""
 
 
-def network(kind: Kind, **changes: Any) -> Model:
-    # 32,000 rows: the quantiser keeps so large a table behind the flatbuffer.
-    config = dataclasses.replace(exchanged.CONFIGS["large_vocabulary"], **changes)
+def network(kind: Kind) -> Model:
+    # So large a table the quantiser keeps behind the flatbuffer, from 256 KiB on.
+    config = dataclasses.replace(exchanged.CONFIGS["masks_padding"], vocab_size=64_000)
     return exchanged.make(config, kind)
 
 

@@ -106,7 +106,7 @@ class Graph:
 
         The quantiser keeps them there from 256 KiB on, at offsets from the beginning of the file:
         whatever makes the flatbuffer longer, as metadata does, would leave them pointing elsewhere
-        ("out of range offset"), and runtimes of before 2024 do not look for them.
+        ("out of range offset").
         """
         for buffer in self._model.buffers:
             if buffer.offset > 1:
