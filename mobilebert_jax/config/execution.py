@@ -57,6 +57,12 @@ class Execution:
     the vocabulary; sums are float32. bfloat16 has an effect, on the speed and a little on every
     number, only where a processor has instructions for it (AMX or AVX-512 BF16); `auto` is bfloat16
     there and float32 elsewhere, so that numbers then depend a little on the processor."""
+    attention_implementation: Literal["xla", "cudnn"] = "xla"
+    """How training computes attention where its scores are not compared: written out (`xla`), or by
+    cuDNN's fused kernel, which writes no scores to memory and is refused where it cannot be used:
+    elsewhere than on NVIDIA GPUs from Ampere on, without `precision=bfloat16`, for a stage that
+    drops out attention probabilities, and for heads that are no multiple of 8 or wider than 256
+    (128 before Hopper)."""
     precompile_phases: bounds.FewOrNone = 1
     """Later phases whose steps are compiled while one trains; 0 compiles each when it begins."""
     workers: bounds.ManyOrNone = 0

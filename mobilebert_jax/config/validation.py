@@ -2,6 +2,7 @@
 
 import itertools
 
+from mobilebert_jax.config import fused_attention
 from mobilebert_jax.config.schema import (
     EXPORT_FORMATS,
     FILE_TASKS,
@@ -31,6 +32,7 @@ def problems(config: Config) -> list[str]:
             "execution.cpu_matmul_dtype=bfloat16 rounds the matmuls of precision=float32; "
             "precision=bfloat16 computes all of a block in bfloat16 already"
         )
+    found += fused_attention.problems(config, trained=bool(batch_sizes(config)))
     found += _data_problems(config) + _pairing_problems(config) + _optimizer_problems(config)
     if "finetune" in config.stages:
         found += _finetune_problems(config)

@@ -7,6 +7,7 @@ from typing import Any
 import rich.console
 
 from mobilebert_jax.artifacts import FINETUNED, Artifact, write_json
+from mobilebert_jax.config import fused_attention
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.data import tokenizer as tokenizers
 from mobilebert_jax.data.tokenizer import Tokenizer
@@ -16,6 +17,7 @@ from mobilebert_jax.finetune import trial as trial_lib
 from mobilebert_jax.finetune.pretrained import Pretrained
 from mobilebert_jax.finetune.task import LoadedTask
 from mobilebert_jax.finetune.trial import Subject
+from mobilebert_jax.sharding.gpu_features import check_fused_attention
 from mobilebert_jax.training.state import Layout
 
 STAGES = {
@@ -67,6 +69,7 @@ def run(
     """
     for role, network in networks.items():
         _check(config, role, network)
+        _check_attention(config, layout, role, network)
     # All of them first: a mistake in the last file should not be found after days of training.
     tasks = _load(config, list(networks.values()), console)
     results: dict[str, Any] = {"tasks": []}
@@ -146,6 +149,17 @@ def _check(config: Config, role: str, network: Pretrained) -> None:
                 f"vocabulary of {network.directory}, which has {network.tokenizer.size}; leave "
                 "tokenizer.path out: a checkpoint brings its own"
             )
+
+
+def _check_attention(config: Config, layout: Layout, role: str, network: Pretrained) -> None:
+    """Raises InputError where a network cannot be trained with the fused attention asked for."""
+    if config.execution.attention_implementation == "cudnn" and config.finetune.search.trains:
+        model, key = network.model, f"{role} in {network.directory}: model"
+        check_fused_attention(config.execution, layout.mesh, [model])
+        problem = fused_attention.model_problem(key, model)
+        problem = problem or fused_attention.dropout_problem("finetune", key, model)
+        if problem:
+            raise InputError(problem)
 
 
 def _report(

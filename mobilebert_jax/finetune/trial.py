@@ -79,8 +79,11 @@ class Subject:
     @property
     def trained_network(self) -> Network:
         """`network` as its training computes it; what it is scored by is computed exactly."""
-        rounded = uses_bfloat16_matmuls(self.config, self.layout.mesh)
-        return dataclasses.replace(self.network, bfloat16_matmuls=rounded)
+        return dataclasses.replace(
+            self.network,
+            bfloat16_matmuls=uses_bfloat16_matmuls(self.config, self.layout.mesh),
+            attention_implementation=self.config.execution.attention_implementation,
+        )
 
 
 def declare(subject: Subject, point: Point, seed: int) -> Artifact:

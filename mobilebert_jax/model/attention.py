@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mobilebert_jax.model.bfloat16_matmul import bits, multiply, rounded_einsum, widened
 from mobilebert_jax.model.dropout import drop, keep_mask
+from mobilebert_jax.model.fused_attention import fused_attention
 from mobilebert_jax.model.layers import Network, block_dense
 from mobilebert_jax.model.quantization import RoundedActivation
 from mobilebert_jax.model.sizes import ModelConfig
@@ -32,9 +33,10 @@ Rounding = Callable[[str, jax.Array], jax.Array]
 
 
 class Attention(nn.Module):
-    """Context vectors [B, T, K] and masked, scaled scores [B, H, T, S] in float32."""
+    """Context vectors [B, T, K], and scores [B, H, T, S] in float32, masked and scaled, or None."""
 
     network: Network
+    scores_wanted: bool = True
 
     @nn.compact
     def __call__(
@@ -45,7 +47,7 @@ class Attention(nn.Module):
         *,
         axes: tuple[str, str],
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Queries and keys read `query_input`, values `value_input`; `axes` name their widths."""
         config = self.network.config
 
@@ -57,13 +59,19 @@ class Attention(nn.Module):
             project(query_input, axes[0], "key"),
             project(value_input, axes[1], "value"),
         )
+        dropout = 0.0 if deterministic else config.attention_probs_dropout_prob
+        split = functools.partial(_heads, config)
+        if self._is_fused():
+            if dropout:
+                raise ValueError("fused attention has no dropout of attention probabilities")
+            query_BTHC, key_BSHC, value_BSHC = map(split, projected)
+            context_BTHC = fused_attention(query_BTHC, key_BSHC, value_BSHC, mask_BS)
+            return context_BTHC.reshape(projected[0].shape), None
         kept_BHTS = None
-        if config.attention_probs_dropout_prob and not deterministic:
+        if dropout:
             batch, length = mask_BS.shape
             shape = (batch, config.num_attention_heads, length, length)
-            kept_BHTS = keep_mask(
-                self.make_rng("dropout"), shape, config.attention_probs_dropout_prob
-            )
+            kept_BHTS = keep_mask(self.make_rng("dropout"), shape, dropout)
         rounding: dict[str, RoundedActivation] = {}
 
         def rounded(name: str, x: jax.Array) -> jax.Array:
@@ -71,19 +79,34 @@ class Attention(nn.Module):
                 rounding[name] = RoundedActivation(self.network.quantized, name=name)
             return rounding[name](x)
 
-        size = config.intra_bottleneck_size // config.num_attention_heads
         if not self.network.wide:
-            split = [x.reshape(*x.shape[:2], config.num_attention_heads, size) for x in projected]
-            context_BTHC, scores_BHTS = _attend(self.network, split, mask_BS, kept_BHTS, rounded)
-            return context_BTHC.reshape(projected[0].shape), scores_BHTS
+            context_BTHC, scores_BHTS = _attend(
+                self.network, list(map(split, projected)), mask_BS, kept_BHTS, rounded
+            )
+            return context_BTHC.reshape(projected[0].shape), self._shown(scores_BHTS)
         contexts, scores = [], []
         for head in range(config.num_attention_heads):
+            size = config.intra_bottleneck_size // config.num_attention_heads
             one = [x[..., head * size : (head + 1) * size] for x in projected]
             kept_BTS = None if kept_BHTS is None else kept_BHTS[:, head]
             context_BTC, scores_BTS = _attend(self.network, one, mask_BS, kept_BTS, rounded)
             contexts.append(context_BTC)
             scores.append(scores_BTS)
-        return jnp.concatenate(contexts, axis=-1), jnp.stack(scores, axis=1)
+        return jnp.concatenate(contexts, axis=-1), self._shown(jnp.stack(scores, axis=1))
+
+    def _is_fused(self) -> bool:
+        """Whether scores are needed by none, in a network that may be computed without them."""
+        needed = self.scores_wanted or self.network.uniform_attention
+        return self.network.attention_implementation == "cudnn" and not needed
+
+    def _shown(self, scores_BHTS: jax.Array) -> jax.Array | None:
+        return scores_BHTS if self.scores_wanted else None
+
+
+def _heads(config: ModelConfig, x: jax.Array) -> jax.Array:
+    """Returns projected queries, keys or values [B, T, K] as [B, T, H, C]."""
+    heads = config.num_attention_heads
+    return x.reshape(*x.shape[:2], heads, config.intra_bottleneck_size // heads)
 
 
 def _attend(

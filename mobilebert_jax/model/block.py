@@ -38,7 +38,7 @@ class Block(nn.Module):
     def __call__(self, h_BTD: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, Captured | None]:
         config = self.network.config
         residual, query_input, value_input, axes = self._inputs(h_BTD)
-        context, scores_BHTS = Attention(self.network, name="attention")(
+        context, scores_BHTS = Attention(self.network, self.capture, name="attention")(
             query_input, value_input, mask_BT, axes=axes, deterministic=self.deterministic
         )
         context = self._dense(
@@ -51,7 +51,7 @@ class Block(nn.Module):
             x = self._dense(config.hidden_size, ("bottleneck", "hidden"), "output")(x)
             x = Dropout(config.hidden_dropout_prob)(x, deterministic=self.deterministic)
             x = self._norm("output_norm", "hidden")(x + h_BTD)
-        return x, Captured(x, scores_BHTS) if self.capture else None
+        return x, None if scores_BHTS is None else Captured(x, scores_BHTS)
 
     def _inputs(self, h_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, tuple[str, str]]:
         """Returns the residual, what queries and keys read, what values read, and their axes."""

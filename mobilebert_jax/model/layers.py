@@ -61,6 +61,9 @@ class Network:
     bfloat16_matmuls: bool = False
     """Round to bfloat16 the operands of matmuls in blocks and with the vocabulary, forward and
     backward (`model.bfloat16_matmul`): for CPUs that multiply it faster."""
+    attention_implementation: str = "xla"
+    """How attention is computed where its scores are not asked for: written out (`xla`), or as one
+    fused operation of an NVIDIA GPU (`cudnn`, `model.fused_attention`), which drops nothing out."""
     task: TaskHead | None = None
     """None for the two pretraining heads."""
     quantized: Quantized = "no"

@@ -55,17 +55,18 @@ class Setting:
     def network(self, model: ModelConfig, stage: str = "evaluate") -> Network:
         """Returns `model` with its vocabulary settled, and how `stage` computes it.
 
-        Only training rounds what it multiplies, for speed; what is reported of a network is exact.
+        Only training rounds what it multiplies or fuses attention, for speed; what is reported of a
+        network is exact.
         """
         model = dataclasses.replace(model, vocab_size=model.vocab_size or self.vocabulary.size)
-        execution = self.config.execution
+        execution, trains = self.config.execution, stage != "evaluate"
         return Network(
             model,
             self.config.precision,
             execution.remat_of(stage),
             execution.unroll_of(stage),
-            bfloat16_matmuls=stage != "evaluate"
-            and uses_bfloat16_matmuls(self.config, self.layout.mesh),
+            bfloat16_matmuls=trains and uses_bfloat16_matmuls(self.config, self.layout.mesh),
+            attention_implementation=execution.attention_implementation if trains else "xla",
             wide=self.layout.mesh.shape["model"] == 1 and separable(model),
         )
 

@@ -13,6 +13,7 @@ import rich.console
 
 from mobilebert_jax import artifacts, storage
 from mobilebert_jax.artifacts import Artifact
+from mobilebert_jax.config import fused_attention
 from mobilebert_jax.config.schema import STAGES, Config, InputError
 from mobilebert_jax.config.stage_settings import science
 from mobilebert_jax.config.validation import batch_sizes
@@ -27,6 +28,7 @@ from mobilebert_jax.pipeline import imported_teacher
 from mobilebert_jax.pipeline.stage_bodies import BODIES, Run, check_model_vocabularies, timed
 from mobilebert_jax.report import results
 from mobilebert_jax.sharding.cpu_features import uses_bfloat16_matmuls
+from mobilebert_jax.sharding.gpu_features import check_fused_attention
 from mobilebert_jax.sharding.mesh import check_batch, make_mesh
 from mobilebert_jax.training import heartbeat, lock
 from mobilebert_jax.training.checkpoint import Damaged
@@ -95,6 +97,7 @@ def run(
     graph = inputs_of(config)
     plan = {name: _artifact(this, name, inputs) for name, inputs in graph.items()}
     _check_found(config, plan)
+    _check_attention(config, mesh, plan)
     with lock.held(this.directory):
         while (damaged := _run_stages(this, plan)) is not None:
             artifacts.reopen(damaged)
@@ -208,6 +211,17 @@ def _check_found(config: Config, plan: dict[str, Artifact]) -> None:
                     else ""
                 )
             )
+
+
+def _check_attention(config: Config, mesh: jax.sharding.Mesh, plan: dict[str, Artifact]) -> None:
+    """Raises InputError where a stage that is to run cannot have the fused attention asked for."""
+    check_fused_attention(config.execution, mesh, (config.teacher.model, config.student))
+    if config.execution.attention_implementation == "cudnn":
+        for stage, artifact in plan.items():
+            for key, model in fused_attention.trained_with_dropout(config, stage).items():
+                problem = fused_attention.dropout_problem(stage, key, model)
+                if problem and not artifact.is_finished():
+                    raise InputError(problem)
 
 
 def check_vocabulary(config: Config) -> None:

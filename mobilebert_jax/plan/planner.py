@@ -13,6 +13,7 @@ from mobilebert_jax.plan.compiled import Compiled
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology
 from mobilebert_jax.sharding import mesh as mesh_lib
+from mobilebert_jax.sharding.gpu_features import check_fused_attention
 
 
 class Planner:
@@ -47,6 +48,7 @@ class Planner:
 
     def _make(self, config: Config, layers: str) -> Job:
         mesh = mesh_lib.make_mesh(config.execution.mesh, self._devices)
+        check_fused_attention(config.execution, mesh, (config.teacher.model, config.student))
         cut = Cut(*(mesh.shape[axis] for axis in mesh_lib.AXES))
 
         def measure(config: Config, stage: str, layer: int | None) -> Compiled:

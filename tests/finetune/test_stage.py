@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 import mobilebert_jax
 from mobilebert_jax.config.schema import GLUE_TASKS, SQUAD_TASKS, Config, InputError
 from mobilebert_jax.exit_codes import NonFinite
+from mobilebert_jax.finetune import stage
 from mobilebert_jax.finetune import trial as trial_lib
 from mobilebert_jax.finetune.glue import submission
 from mobilebert_jax.inference import load
@@ -433,6 +434,19 @@ def test_mistakes_are_found_before_the_pretraining(sweep: Sweep, tmp_path: Path)
     assert not list((tmp_path / "runs/tiny").glob("prepare-*"))
     with pytest.raises(InputError, match="exceeds the 16 positions of the student"):
         sweep("rte", finetune__pretrained="", finetune__max_seq_length=32, **stages_of)
+
+
+def test_networks_that_fused_attention_cannot_train_are_refused(
+    sweep: Sweep, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = sweep("rte", precision="bfloat16", execution__attention_implementation="cudnn")
+    assert "runs on NVIDIA GPUs only" in refusal(config)
+    for module in (runner, stage):
+        monkeypatch.setattr(module, "check_fused_attention", lambda *_: None)
+    heads = refusal(config)
+    assert f"student in {pretrained}: model.num_attention_heads=2 makes" in heads
+    monkeypatch.setattr(stage.fused_attention, "model_problem", lambda *_: None)
+    assert "cannot drop out attention probabilities" in refusal(config)
 
 
 def test_a_network_that_is_fine_tuned_needs_its_stage(sweep: Sweep) -> None:

@@ -137,6 +137,11 @@ def test_mistakes_are_named(config, options, hint):
     assert hint in str(raised.value)
 
 
+def test_attention_that_the_hardware_has_not_is_refused(simulated):
+    with pytest.raises(InputError, match="runs on NVIDIA GPUs only"):
+        printed(with_execution(attention_implementation="cudnn"), "v5e-8")
+
+
 def test_layers_between_those_measured_are_interpolated():
     made = [dataclasses.replace(_step(), layer=layer) for layer in (0, 2)]
     assert job.total(made, [1.0, 3.0], steps=30, phases=3) == pytest.approx(30 * 2.0)
