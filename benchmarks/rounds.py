@@ -79,7 +79,7 @@ def compare(module: str, arguments: argparse.Namespace) -> None:
         if port in medians and side in medians
     }
     spread = max(max(values) / min(values) for values in seconds.values())
-    about = _machine() | {"load_before": load, "load_after": os.getloadavg()[0]}
+    about = machine() | {"load_before": load, "load_after": os.getloadavg()[0]}
     print(json.dumps(about))
     for side, values in seconds.items():
         print(
@@ -131,9 +131,14 @@ def _measure(module: str, sides: list[str], rounds: int) -> dict[str, list[float
     return seconds
 
 
-def _machine() -> dict[str, Any]:
-    """Returns what a reader needs to repeat the measurement."""
-    packages = ("jax", "jaxlib", "flax", "torch", "transformers")
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers")
+
+
+def machine(packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
+    """Returns what a reader needs to repeat the measurement, versions of `packages` included."""
+    installed = {
+        found.metadata["Name"]: found.version for found in importlib.metadata.distributions()
+    }
     return {
         "machine": f"{platform.machine()} {platform.system()}",
         "bfloat16": multiplies_bfloat16(),
@@ -141,9 +146,5 @@ def _machine() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {
-            package: importlib.metadata.version(package)
-            for package in packages
-            if importlib.util.find_spec(package)
-        },
+        "versions": {name: installed[name] for name in packages if name in installed},
     }

@@ -83,18 +83,28 @@ def our_step(network: Network, batch: Batch) -> rounds.Step:
 
 
 def torch_step(
-    config: sizes.ModelConfig, batch: Batch, attention: str, *, autocast: bool
+    config: sizes.ModelConfig,
+    batch: Batch,
+    attention: str,
+    *,
+    autocast: bool,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> rounds.Step:
-    """Returns a step of the PyTorch port, eager as it is shipped, that has already run once."""
+    """Returns a step of the PyTorch port that has already run once.
+
+    It runs eagerly, as it is shipped, or `compiled` by torch.compile; on a GPU it does not wait for
+    the device.
+    """
     import torch
     import transformers
 
     content = huggingface_config.make(config, "pretraining", (), 0, pad=0)
     settings = transformers.MobileBertConfig(**content, attn_implementation=attention)
-    model = transformers.MobileBertForPreTraining(settings).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), RATE)
+    model = transformers.MobileBertForPreTraining(settings).eval().to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, fused=None if device == "cpu" else True)
     ids, segments, mask, positions, words, following = (
-        torch.from_numpy(batch[name]).long()
+        torch.from_numpy(batch[name]).long().to(device)
         for name in (
             "input_ids",
             "segment_ids",
@@ -104,18 +114,23 @@ def torch_step(
             "next_sentence_labels",
         )
     )
-    rows = torch.arange(len(ids))[:, None]
+    rows = torch.arange(len(ids), device=device)[:, None]
     cross_entropy = torch.nn.functional.cross_entropy
+
+    def loss_of() -> Any:
+        output = model.mobilebert(ids, attention_mask=mask, token_type_ids=segments)
+        logits_BPV, logits_B2 = model.cls(
+            output.last_hidden_state[rows, positions], output.pooler_output
+        )
+        loss = cross_entropy(logits_BPV.flatten(0, 1), words.flatten())
+        return loss + cross_entropy(logits_B2, following)
+
+    forward = torch.compile(loss_of) if compiled else loss_of
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
-            output = model.mobilebert(ids, attention_mask=mask, token_type_ids=segments)
-            logits_BPV, logits_B2 = model.cls(
-                output.last_hidden_state[rows, positions], output.pooler_output
-            )
-            loss = cross_entropy(logits_BPV.flatten(0, 1), words.flatten())
-            loss = loss + cross_entropy(logits_B2, following)
+        with torch.autocast(device, torch.bfloat16) if autocast else contextlib.nullcontext():
+            loss = forward()
         loss.backward()
         optimizer.step()
 
