@@ -87,6 +87,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--records", type=Path, help="a finished stage `prepare` of the demo")
+    parser.add_argument("--source", default="python_docs", help="the text of these records")
     parser.add_argument("--out", type=Path, default=Path("gpu_rows"), help="folder of the results")
     parser.add_argument("--work", type=Path, help="folder of runs and programs; OUT/work")
     parser.add_argument("--seconds", type=float, default=590.0, help="of the whole command")
@@ -129,7 +130,9 @@ def run_part(part: str, arguments: argparse.Namespace, until: float, call: int) 
     if part == "demo":
         if gpu_demo.is_finished(kept):
             return True
-        command = gpu_demo.command(arguments.records, arguments.work, tiny=arguments.tiny)
+        command = gpu_demo.command(
+            arguments.records, arguments.source, arguments.work, tiny=arguments.tiny
+        )
     else:
         command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
         command += ["--part", part, "--until", str(until), "--call", str(call)]

@@ -24,19 +24,25 @@ SETTINGS = {
     "execution.teacher_scan_unroll": 1,
     "execution.teacher_train_scan_unroll": 1,
 }
-TINY_STEPS = {"teacher": 4, "transfer": 8, "distill": 4}
+TINY_STEPS = {"teacher": 4, "transfer": 4, "distill": 4}
+TINY = {"teacher.model.num_hidden_layers": 2, "student.num_hidden_layers": 2}
 
 
-def command(records: Path, work: Path, *, tiny: bool) -> list[str]:
-    """Returns the command line of the demo, on prepared records, with its runs in `work`."""
+def command(records: Path, source: str, work: Path, *, tiny: bool) -> list[str]:
+    """Returns the command line of the demo, on prepared records, with its runs in `work`.
+
+    The task next_sentence reads `source`, the text that the records were made of.
+    """
     steps = TINY_STEPS if tiny else STEPS
     settings = {
         "name": NAME,
         "data.prepared": records,
+        "data.source": source,
         "execution.runs_dir": work / "runs",
         **{f"{stage}.steps": count for stage, count in steps.items()},
         **{f"{stage}.optimizer.warmup_steps": 2 for stage in ("teacher", "distill")},
         **SETTINGS,
+        **(TINY if tiny else {}),
     }
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "mobilebert_jax.main", "experiments/progressive_kt.py", *flags]

@@ -166,7 +166,8 @@ def test_the_demo_runs_every_stage_and_its_results_are_kept(
     prepare += ["--config.tokenizer.vocab_size=160", f"--config.execution.runs_dir={tmp_path}/runs"]
     subprocess.run(prepare, cwd=ROOT, env=environment, check=True)
     (records,) = (tmp_path / "runs/progressive_kt-demo").glob("prepare-*")
-    said = rehearse(environment, tmp_path / "out", "--parts=demo", f"--records={records}")
+    given = f"--records={records}", f"--source={source}"
+    said = rehearse(environment, tmp_path / "out", "--parts=demo", *given)
     assert "not finished" not in said
     rows = KeptRows(tmp_path / "out/gpu.json").rows("demo")
     assert {*rows} == {*STAGES, "results"} - {"prepare"}
