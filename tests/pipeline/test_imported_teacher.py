@@ -134,7 +134,7 @@ def test_a_teacher_that_does_not_fit_is_refused(prepared: Path, tmp_path: Path) 
     wrong = taught_by_bert(
         prepared, tmp_path, tmp_path / "bert", teacher__model__intermediate_size=16
     )
-    with pytest.raises(InputError, match=r"teacher\.model\.intermediate: it has 20"):
+    with pytest.raises(InputError, match=r"teacher\.model\.intermediate_size: it has 20"):
         dry_run.show(wrong, miniature.console())
     console = miniature.console()
     dry_run.show(taught_by_bert(prepared, tmp_path, tmp_path / "bert"), console)
