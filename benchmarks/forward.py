@@ -47,8 +47,7 @@ def torch_forward(config: sizes.ModelConfig, ids_BT: np.ndarray, *, autocast: bo
 
     from tests.parity import torch_reference
 
-    whole = torch_reference.build(config, attention="sdpa")
-    model = whole.mobilebert if config.use_bottleneck else whole.bert
+    model = torch_reference.build(config, attention="sdpa").base_model
     ids = torch.from_numpy(ids_BT).long()
     mask = torch.ones_like(ids)
 

@@ -214,6 +214,12 @@ def _export_problems(config: Config) -> list[str]:
                 "export.formats names 'huggingface', which cannot express a student with "
                 "query_key='block_input'; use 'mobilebert_jax'"
             )
+        if sizes.has_groups(model) and not sizes.is_bert_form(model):
+            found.append(
+                "export.formats names 'huggingface', which has groups in SqueezeBERT alone, and a "
+                "student with bottlenecks, a trigram, NoNorm or several feed-forward networks is "
+                "none; use 'mobilebert_jax'"
+            )
     return found
 
 

@@ -6,7 +6,9 @@ import yaml
 
 from mobilebert_jax.export.formats import FORMATS
 from mobilebert_jax.export.subjects import Subject
+from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.model import sizes
+from mobilebert_jax.model.sizes import ModelConfig
 
 USES = {
     "pretraining": "fine-tuning on tasks of your own, and filling in masked words",
@@ -36,7 +38,7 @@ def write(
     fields = {
         "license": licence or "unknown",
         "library_name": "transformers",
-        "tags": ["mobilebert" if model.config.use_bottleneck else "bert"],
+        "tags": [parameter_names.huggingface_body(model.config)],
     }
     head = [
         "---",
@@ -68,6 +70,7 @@ def _architecture(subject: Subject) -> list[str]:
         "vocabulary": f"{config.vocab_size:,}",
         "tokens at most": config.max_position_embeddings,
         "activation, norm": f"{config.hidden_act}, {config.normalization_type}",
+        **_groups(config),
         "parameters without heads": f"{sizes.encoder_parameters(config):,}",
         "forward GFLOPs, length 128": f"{sizes.forward_flops(config, 128) / 1e9:.2f}",
     }
@@ -78,6 +81,15 @@ def _architecture(subject: Subject) -> list[str]:
         "|---|---|",
         *(f"| {k} | {v} |" for k, v in rows.items()),
     ]
+
+
+def _groups(config: ModelConfig) -> dict[str, str]:
+    """Returns how many groups each layer has, in the order of the layers, where any has several."""
+    if not sizes.has_groups(config):
+        return {}
+    layers = sizes.grouped_layers(config)
+    names = ", ".join(name.removesuffix("_groups") for name in layers)
+    return {f"groups of {names}": ", ".join(str(layer.groups) for layer in layers.values())}
 
 
 def _history(subject: Subject, history: list[dict[str, Any]]) -> list[str]:

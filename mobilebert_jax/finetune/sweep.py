@@ -182,8 +182,10 @@ def published_model(model: ModelConfig) -> str | None:
     """Returns which network of the paper's tables `model` is compared with.
 
     One of published sizes with itself, a MobileBERT of other sizes with MobileBERT, and any other
-    network, of which the paper says nothing, with none.
+    network, of which the paper says nothing, with none; so one with groups, as SqueezeBERT.
     """
+    if sizes.has_groups(model):
+        return None
     for name, title in PUBLISHED_AS.items():
         found = sizes.PUBLISHED[name]
         if all(getattr(found, key) == getattr(model, key) for key in _SHAPE):

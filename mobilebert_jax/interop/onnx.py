@@ -88,7 +88,23 @@ class _Graph:
         self.nodes.append(self._onnx.helper.make_node("Identity", [tensor], [name]))
 
     def dense(self, x: str, params: Params) -> str:
-        return self.add("Add", self.add("MatMul", x, params["kernel"]), params["bias"])
+        kernel = params["kernel"]
+        product = self.add("MatMul", x, kernel) if kernel.ndim == 2 else self._grouped(x, kernel)
+        return self.add("Add", product, params["bias"])
+
+    def _grouped(self, x: str, kernel: np.ndarray) -> str:
+        """Adds a product for every group of a kernel [groups, in, out].
+
+        One product of all, or a convolution in groups, takes onnxruntime as long or longer: both
+        need what they read and give transposed.
+        """
+        groups, width, _ = kernel.shape
+        inputs = [f"split_{len(self.nodes)}_{group}" for group in range(groups)]
+        # Without these onnxruntime takes two of one tensor into other numbers of groups for one.
+        widths = self._constant(np.full(groups, width))
+        self.nodes.append(self._onnx.helper.make_node("Split", [x, widths], inputs, axis=-1))
+        products = [self.add("MatMul", *pair) for pair in zip(inputs, kernel, strict=True)]
+        return self.add("Concat", *products, axis=-1)
 
     def norm(self, x: str, params: Params, kind: str) -> str:
         scale, shift = params["scale"], params["shift"]

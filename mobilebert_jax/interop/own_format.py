@@ -4,7 +4,7 @@ config.json        {"format": "mobilebert_jax", "version": 1, "kind", "labels", 
                    `model` holding every setting of `ModelConfig`
 model.safetensors  float32; names are the paths of the parameters, as
                    `blocks/attention/query/kernel`, the blocks stacked along the first axis, dense
-                   kernels [in, out]
+                   kernels [in, out], with groups [groups, in / groups, out / groups]
 vocab.txt or sentencepiece.model, and tokenizer.json
                    where the network has a tokenizer, as a prepared corpus keeps it
 """
@@ -32,6 +32,8 @@ from mobilebert_jax.model.sizes import ModelConfig
 FORMAT = "mobilebert_jax"
 VERSION = 1
 CONFIG = "config.json"
+_LATER = tuple(sizes.grouped_layers(sizes.MOBILEBERT))
+"""Settings that older files lack; networks of that time had their defaults."""
 
 
 def write(model: Model, folder: Path) -> None:
@@ -120,7 +122,7 @@ def _model_config(content: Any, path: Path) -> ModelConfig:
                 )
         elif type(value) is not hint and not (hint is float and type(value) is int):
             raise InputError(f"{path}: model.{key}={value!r} must be of type {hint.__name__}")
-    missing = [f"model.{key}" for key in hints if key not in content]
+    missing = [f"model.{key}" for key in hints if key not in content and key not in _LATER]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; every setting must be there")
     config = ModelConfig(**content)

@@ -1,11 +1,13 @@
 """One table of the same tensors: our parameters, Hugging Face's files, the authors' checkpoints.
 
 Ours keep the tensors of all blocks stacked along a leading layer axis; both others keep each apart.
-Dense kernels are [in, out] in ours and in TensorFlow, [out, in] in Hugging Face. All arrays are
-numpy's.
+Dense kernels are [in, out] in ours and in TensorFlow, [out, in] in Hugging Face. Hugging Face's
+SqueezeBERT keeps those of its blocks as weights of convolutions of width 1,
+[out, in / groups, 1], ours are [groups, in / groups, out / groups], or [in, out] with one group.
+All arrays are numpy's.
 
-Source: module names of `transformers` (modeling_mobilebert.py, modeling_bert.py); variable names of
-the authors' MobileBERT code and of BERT's.
+Source: module names of `transformers` (modeling_mobilebert.py, modeling_bert.py,
+modeling_squeezebert.py); variable names of the authors' MobileBERT code and of BERT's.
 """
 
 from collections.abc import Mapping
@@ -15,12 +17,20 @@ import flax.traverse_util
 import numpy as np
 
 from mobilebert_jax.interop.model import TASK_KINDS, Kind
+from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
 
 LAYER = "{layer}"
 """Stands for the index of the block in the name of a tensor that ours keep stacked."""
 
 Naming = Literal["huggingface", "tensorflow"]
+Body = Literal["bert", "mobilebert", "squeezebert"]
+PREFIXES: dict[Body, str] = {
+    "bert": "bert.",
+    "mobilebert": "mobilebert.",
+    "squeezebert": "transformer.",
+}
+"""How Hugging Face's names of everything but the heads begin, where there is a head."""
 
 
 class Tensor(NamedTuple):
@@ -33,37 +43,64 @@ class Tensor(NamedTuple):
     """Empty where the authors' code has no such variable."""
     transposed: tuple[Naming, ...] = ()
     """Where the two axes are the other way round than in ours."""
+    groups: int = 0
+    """Of the convolution whose weight it is in Hugging Face; 0 where it is none."""
 
     @property
     def stacked(self) -> bool:
         return self.path.startswith("blocks/")
 
+    def shape_in(self, naming: Naming, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape in another format of what has `shape` in ours, without layers."""
+        if self._is_convolution(naming):
+            *_, inputs, outputs = shape
+            return self.groups * outputs, inputs, 1
+        return shape[::-1] if naming in self.transposed else shape
 
-def huggingface_body(config: ModelConfig) -> Literal["bert", "mobilebert"]:
-    """Returns which of Hugging Face's networks has these settings, by its prefix of names."""
-    is_bert = (
-        not (config.use_bottleneck or config.trigram_input)
-        and config.normalization_type == "layer_norm"
-    )
-    return "bert" if is_bert and config.num_feedforward_networks == 1 else "mobilebert"
+    def to_format(self, naming: Naming, array: np.ndarray) -> np.ndarray:
+        """Returns in the layout of another format what is in ours, without layers."""
+        if self._is_convolution(naming):
+            return np.swapaxes(array, -1, -2).reshape(self.shape_in(naming, array.shape))
+        return array.T if naming in self.transposed else array
+
+    def from_format(self, naming: Naming, array: np.ndarray) -> np.ndarray:
+        """Returns in our layout what is in that of another format."""
+        if self._is_convolution(naming):
+            outputs, inputs, _ = array.shape
+            kernel = array.reshape(self.groups, outputs // self.groups, inputs).swapaxes(1, 2)
+            return kernel if self.groups > 1 else kernel[0]
+        return array.T if naming in self.transposed else array
+
+    def _is_convolution(self, naming: Naming) -> bool:
+        return naming == "huggingface" and self.groups > 0
+
+
+def huggingface_body(config: ModelConfig) -> Body:
+    """Returns which of Hugging Face's networks has these settings."""
+    if not sizes.is_bert_form(config):
+        return "mobilebert"
+    return "squeezebert" if sizes.has_groups(config) else "bert"
 
 
 def table(config: ModelConfig, kind: Kind) -> list[Tensor]:
     """Returns every parameter of a network once, tied tensors included once.
 
-    Hugging Face's names are those of its BERT for a network that is one, and else its MobileBERT's.
+    Hugging Face's names are those of its BERT or SqueezeBERT for a network that is one, and else
+    its MobileBERT's.
     """
     body = huggingface_body(config)
-    prefix = "" if kind == "bare" else f"{body}."
+    prefix = "" if kind == "bare" else PREFIXES[body]
+    squeezed = body == "squeezebert"
+    layers = f"{prefix}encoder.{'layers' if squeezed else 'layer'}.{LAYER}"
     tensors = [
         *_embeddings(config, f"{prefix}embeddings", "bert/embeddings"),
         *(
             tensor._replace(
                 path=f"blocks/{tensor.path}",
-                huggingface=f"{prefix}encoder.layer.{LAYER}.{tensor.huggingface}",
-                tensorflow=f"bert/encoder/layer_{LAYER}/{tensor.tensorflow}",
+                huggingface=f"{layers}.{tensor.huggingface}",
+                tensorflow=f"bert/encoder/layer_{LAYER}/{tensor.tensorflow}" * (not squeezed),
             )
-            for tensor in _block(config)
+            for tensor in (_squeezed_block(config) if squeezed else _block(config))
         ),
     ]
     if config.pooler:
@@ -83,9 +120,9 @@ def tied(config: ModelConfig, kind: Kind) -> dict[str, str]:
     """Returns Hugging Face's names beyond those of `table`, and whose tensors these share."""
     if kind not in ("masked_lm", "pretraining"):
         return {}
-    body = huggingface_body(config)
+    prefix = PREFIXES[huggingface_body(config)]
     return {
-        "cls.predictions.decoder.weight": f"{body}.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.weight": f"{prefix}embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
 
@@ -101,10 +138,9 @@ def to_params(
     for tensor in table(config, kind):
         name = getattr(tensor, naming)
         arrays = [
-            np.asarray(tensors[name.replace(LAYER, str(layer))])
+            tensor.from_format(naming, np.asarray(tensors[name.replace(LAYER, str(layer))]))
             for layer in range(config.num_hidden_layers if tensor.stacked else 1)
         ]
-        arrays = [array.T if naming in tensor.transposed else array for array in arrays]
         array = np.stack(arrays) if tensor.stacked else np.ascontiguousarray(arrays[0])
         params[tensor.path] = array
     return flax.traverse_util.unflatten_dict(params, sep="/")
@@ -124,7 +160,7 @@ def to_tensors(
         for layer in range(config.num_hidden_layers if tensor.stacked else 1):
             part = array[layer] if tensor.stacked else array
             name = getattr(tensor, naming).replace(LAYER, str(layer))
-            found[name] = np.ascontiguousarray(part.T if naming in tensor.transposed else part)
+            found[name] = np.ascontiguousarray(tensor.to_format(naming, part))
     return found
 
 
@@ -198,6 +234,29 @@ def _block(config: ModelConfig) -> list[Tensor]:
     if config.query_key == "shared_bottleneck":
         dense("query_key", "bottleneck.attention.dense")
         norm("query_key_norm", "bottleneck.attention")
+    return tensors
+
+
+def _squeezed_block(config: ModelConfig) -> list[Tensor]:
+    """A block of Hugging Face's SqueezeBERT, of which the authors of MobileBERT have none."""
+    layers = {
+        "attention/query": ("attention.query", config.q_groups),
+        "attention/key": ("attention.key", config.k_groups),
+        "attention/value": ("attention.value", config.v_groups),
+        "attention_output": ("post_attention.conv1d", config.post_attention_groups),
+        "feedforward_0_in": ("intermediate.conv1d", config.intermediate_groups),
+        "feedforward_0_out": ("output.conv1d", config.output_groups),
+    }
+    norms = {"attention_norm": "post_attention", "feedforward_0_norm": "output"}
+    tensors = []
+    for ours, (theirs, groups) in layers.items():
+        tensors.append(Tensor(f"{ours}/kernel", f"{theirs}.weight", "", groups=groups))
+        tensors.append(Tensor(f"{ours}/bias", f"{theirs}.bias", ""))
+    for ours, theirs in norms.items():
+        tensors += [
+            Tensor(f"{ours}/scale", f"{theirs}.layernorm.weight", ""),
+            Tensor(f"{ours}/shift", f"{theirs}.layernorm.bias", ""),
+        ]
     return tensors
 
 

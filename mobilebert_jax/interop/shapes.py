@@ -51,7 +51,7 @@ def theirs(
         shape = known[tensor.path][1:] if tensor.stacked else known[tensor.path]
         for layer in range(config.num_hidden_layers if tensor.stacked else 1):
             name = getattr(tensor, naming).replace(parameter_names.LAYER, str(layer))
-            found[name] = shape[::-1] if naming in tensor.transposed else shape
+            found[name] = tensor.shape_in(naming, shape)
     return found
 
 

@@ -51,13 +51,14 @@ class Attention(nn.Module):
         """Queries and keys read `query_input`, values `value_input`; `axes` name their widths."""
         config = self.network.config
 
-        def project(x: jax.Array, axis: str, name: str) -> jax.Array:
-            return block_dense(self.network, config.intra_bottleneck_size, (axis, "heads"), name)(x)
+        def project(x: jax.Array, axis: str, name: str, groups: int) -> jax.Array:
+            width = config.intra_bottleneck_size
+            return block_dense(self.network, width, (axis, "heads"), name, groups)(x)
 
         projected = (
-            project(query_input, axes[0], "query"),
-            project(query_input, axes[0], "key"),
-            project(value_input, axes[1], "value"),
+            project(query_input, axes[0], "query", config.q_groups),
+            project(query_input, axes[0], "key", config.k_groups),
+            project(value_input, axes[1], "value", config.v_groups),
         )
         dropout = 0.0 if deterministic else config.attention_probs_dropout_prob
         split = functools.partial(_heads, config)

@@ -41,8 +41,9 @@ class Block(nn.Module):
         context, scores_BHTS = Attention(self.network, self.capture, name="attention")(
             query_input, value_input, mask_BT, axes=axes, deterministic=self.deterministic
         )
+        groups = config.post_attention_groups
         context = self._dense(
-            config.intra_bottleneck_size, ("heads", "bottleneck"), "attention_output"
+            config.intra_bottleneck_size, ("heads", "bottleneck"), "attention_output", groups
         )(context)
         x = self._norm("attention_norm")(self._bert_dropout(context) + residual)
         for index in range(config.num_feedforward_networks):
@@ -73,7 +74,10 @@ class Block(nn.Module):
 
     def _feedforward(self, x: jax.Array, index: int) -> jax.Array:
         config, name = self.network.config, f"feedforward_{index}"
-        y = self._dense(config.intermediate_size, ("bottleneck", "intermediate"), f"{name}_in")(x)
+        inner, outer = config.intermediate_groups, config.output_groups
+        y = self._dense(
+            config.intermediate_size, ("bottleneck", "intermediate"), f"{name}_in", inner
+        )(x)
         y = checkpoint_name(y, FEEDFORWARD)
         if self.network.wide and self.frozen:
             # A TPU's compiler would make one fusion of both matmuls, which takes a tenth longer.
@@ -81,13 +85,13 @@ class Block(nn.Module):
             y = jax.lax.optimization_barrier(y)
         y = activate(config, y, named=self.network.named_operations)
         y = self._dense(
-            config.intra_bottleneck_size, ("intermediate", "bottleneck"), f"{name}_out"
+            config.intra_bottleneck_size, ("intermediate", "bottleneck"), f"{name}_out", outer
         )(y)
         y = checkpoint_name(y, FEEDFORWARD)
         return self._norm(f"{name}_norm")(self._bert_dropout(y) + x)
 
-    def _dense(self, features: int, axes: tuple[str, str], name: str) -> Dense:
-        return block_dense(self.network, features, axes, name)
+    def _dense(self, features: int, axes: tuple[str, str], name: str, groups: int = 1) -> Dense:
+        return block_dense(self.network, features, axes, name, groups)
 
     def _norm(self, name: str, axis: str = "bottleneck") -> Norm:
         network = self.network

@@ -3,7 +3,8 @@
 Every parameter carries logical axis names, which `sharding/rules.py` maps to the device mesh:
   vocab, embed (of the word table, and of the columns that only the output has), hidden (between
   blocks), bottleneck (inside a block), heads (projected queries, keys, values), intermediate
-  (inside a feed-forward network), transform, pooled (of the heads), position, type, classes.
+  (inside a feed-forward network), groups (of a kernel in groups, before the two of its group),
+  transform, pooled (of the heads), position, type, classes.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mobilebert_jax.model.bfloat16_matmul import rounded_matmul
+from mobilebert_jax.model.grouped_matmul import grouped_matmul
 from mobilebert_jax.model.quantization import Quantized, RoundedActivation, rounded_weights
 from mobilebert_jax.model.sizes import ModelConfig
 from mobilebert_jax.sharding.rules import keep_rows
@@ -76,7 +78,7 @@ class Network:
     attention is worth to a network."""
     named_operations: bool = False
     """Name look-ups in tables and GELU for the converter to phones, which otherwise sees but their
-    parts; such a program cannot be trained."""
+    parts, and multiply every group of a dense layer by itself; such a program cannot be trained."""
 
 
 def parameter(
@@ -109,7 +111,10 @@ def weight_init(config: ModelConfig) -> nn.initializers.Initializer:
 
 class Dense(nn.Module):
     """Affine map of the last axis, [..., in] -> [..., out], in `dtype`, which is float32 where what
-    it multiplies is `rounded` to bfloat16 (`Network.bfloat16_matmuls`)."""
+    it multiplies is `rounded` to bfloat16 (`Network.bfloat16_matmuls`).
+
+    The kernel is [in, out], or [groups, in / groups, out / groups] with more groups than one.
+    """
 
     config: ModelConfig
     features: int
@@ -117,24 +122,44 @@ class Dense(nn.Module):
     dtype: str = "float32"
     rounded: bool = False
     quantized: Quantized = "no"
+    groups: int = 1
+    apart: bool = False
+    """Multiply every group by itself (`grouped_matmul`)."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.features)
-        kernel = parameter(self, "kernel", weight_init(self.config), shape, self.axes)
-        bias = parameter(self, "bias", nn.initializers.zeros, shape[1:], self.axes[1:])
+        shape: tuple[int, ...] = (x.shape[-1], self.features)
+        axes: tuple[str, ...] = self.axes
+        if self.groups > 1:
+            shape = (self.groups, *(size // self.groups for size in shape))
+            axes = ("groups", *axes)
+        kernel = parameter(self, "kernel", weight_init(self.config), shape, axes)
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,), axes[-1:])
         x = RoundedActivation(self.quantized, name="input_range")(x)
         kernel = rounded_weights(kernel, self.quantized)
         multiply = rounded_matmul if self.rounded else matmul
-        y = multiply(x.astype(self.dtype), kernel.astype(self.dtype))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.groups > 1:
+            y = grouped_matmul(multiply, x, kernel, apart=self.apart)
+        else:
+            y = multiply(x, kernel)
         return keep_rows(y) + bias.astype(self.dtype)
 
 
-def block_dense(network: Network, features: int, axes: tuple[str, str], name: str) -> Dense:
+def block_dense(
+    network: Network, features: int, axes: tuple[str, str], name: str, groups: int = 1
+) -> Dense:
     """Returns a dense layer of one of `network`'s blocks, a part of the module now being set up."""
-    config, dtype = network.config, network.dtype
     return Dense(
-        config, features, axes, dtype, network.bfloat16_matmuls, network.quantized, name=name
+        network.config,
+        features,
+        axes,
+        network.dtype,
+        network.bfloat16_matmuls,
+        network.quantized,
+        groups,
+        apart=network.named_operations,
+        name=name,
     )
 
 

@@ -103,10 +103,12 @@ def rounded_weights(w: jax.Array, quantized: Quantized) -> jax.Array:
     """Returns weights rounded to 255 values that are symmetric about 0; gradients pass unchanged.
 
     A kernel [in, out] has a scale for each output, as the integer kernels of phones do (the
-    authors' code had one for all); a vector has one.
+    authors' code had one for all), and so has each group of a kernel [groups, in, out]; a vector
+    has one.
     """
     if quantized != "rounded":
         return w
-    widest = jnp.max(jnp.abs(w), axis=0, keepdims=True)
+    inputs = max(w.ndim - 2, 0)
+    widest = jnp.max(jnp.abs(w), axis=inputs, keepdims=True)
     scale = jnp.maximum(widest, _LEAST_WIDTH) / _WEIGHT_STEPS
     return w + jax.lax.stop_gradient(jnp.round(w / scale) * scale - w)

@@ -1,15 +1,17 @@
 """The sizes of the family: one set of settings describes every network of the paper.
 
-IB-BERT_LARGE, MobileBERT, MobileBERT_TINY, BERT_BASE and BERT_LARGE are values of `ModelConfig`,
-not classes of their own. Parameter and FLOP counts are computed here from the settings alone, so
-that a plan can be printed without building a network (this file must not import jax).
+IB-BERT_LARGE, MobileBERT, MobileBERT_TINY, BERT_BASE, BERT_LARGE and SqueezeBERT are values of
+`ModelConfig`, not classes of their own. Parameter and FLOP counts are computed here from the
+settings alone, so that a plan can be printed without building a network (this file must not import
+jax).
 
-Source: MobileBERT (Sun et al., ACL 2020), Table 1 and section 3; the authors' model configurations.
+Source: MobileBERT (Sun et al., ACL 2020), Table 1 and section 3; the authors' model configurations;
+SqueezeBERT (Iandola et al., 2020, arXiv 2006.11316).
 """
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mobilebert_jax import bounds
 
@@ -55,6 +57,19 @@ class ModelConfig:
     pooler: bool = False
     """Pass the first position through dense + tanh before classification."""
     initializer_range: bounds.Deviation = 0.02
+    q_groups: bounds.Few = 1
+    """Groups of the query layer: each group of its outputs reads its own group of the inputs alone,
+    as in a grouped convolution of width 1. 1 is a dense layer. SqueezeBERT has 4."""
+    k_groups: bounds.Few = 1
+    """Groups of the key layer."""
+    v_groups: bounds.Few = 1
+    """Groups of the value layer."""
+    post_attention_groups: bounds.Few = 1
+    """Groups of the layer after attention."""
+    intermediate_groups: bounds.Few = 1
+    """Groups of the first layer of every feed-forward network."""
+    output_groups: bounds.Few = 1
+    """Groups of the second layer of every feed-forward network."""
 
 
 IB_BERT_LARGE = ModelConfig(
@@ -105,6 +120,15 @@ BERT_LARGE = dataclasses.replace(
     num_hidden_layers=24,
     num_attention_heads=16,
 )
+SQUEEZEBERT = dataclasses.replace(
+    BERT_BASE,
+    hidden_act="gelu",
+    q_groups=4,
+    k_groups=4,
+    v_groups=4,
+    intermediate_groups=4,
+    output_groups=4,
+)
 
 PUBLISHED = {
     "ib_bert_large": IB_BERT_LARGE,
@@ -115,6 +139,7 @@ PUBLISHED = {
     "mobilebert_relu6": MOBILEBERT_RELU6,
     "bert_base": BERT_BASE,
     "bert_large": BERT_LARGE,
+    "squeezebert": SQUEEZEBERT,
 }
 
 _ARRAYS = (
@@ -169,7 +194,64 @@ def contradictions(config: ModelConfig) -> list[str]:
         found.append(
             f"embedding_size={config.embedding_size} is wider than hidden_size={config.hidden_size}"
         )
+    return found + _undivided(config)
+
+
+def _undivided(config: ModelConfig) -> list[str]:
+    found = []
+    for name, layer in grouped_layers(config).items():
+        common = math.gcd(layer.inputs, layer.outputs)
+        if common % layer.groups:
+            divisors = [groups for groups in range(1, common + 1) if common % groups == 0]
+            found.append(
+                f"{name}={layer.groups} does not divide the {layer.inputs} inputs and "
+                f"{layer.outputs} outputs of its layer; nearest that does: "
+                f"{min(divisors, key=lambda groups: abs(groups - layer.groups))}"
+            )
     return found
+
+
+class GroupedLayer(NamedTuple):
+    """A dense layer that may have groups."""
+
+    inputs: int
+    outputs: int
+    groups: int
+
+    @property
+    def weights(self) -> int:
+        """Numbers in its kernel, which are its multiply-adds for a token too."""
+        return self.inputs * self.outputs // self.groups
+
+
+def grouped_layers(config: ModelConfig) -> dict[str, GroupedLayer]:
+    """Returns the layers of a block that may have groups, by the setting that says how many.
+
+    Each of the last two is there once in every feed-forward network.
+    """
+    b, i = config.intra_bottleneck_size, config.intermediate_size
+    widths = {
+        "q_groups": (_query_key_width(config), b),
+        "k_groups": (_query_key_width(config), b),
+        "v_groups": (_value_width(config), b),
+        "post_attention_groups": (b, b),
+        "intermediate_groups": (b, i),
+        "output_groups": (i, b),
+    }
+    return {name: GroupedLayer(*pair, getattr(config, name)) for name, pair in widths.items()}
+
+
+def is_bert_form(config: ModelConfig) -> bool:
+    """Whether a network is wired like BERT: no bottlenecks, no trigram, LayerNorm, and one
+    feed-forward network in a block."""
+    plain = not (config.use_bottleneck or config.trigram_input)
+    one_feedforward = config.num_feedforward_networks == 1
+    return plain and one_feedforward and config.normalization_type == "layer_norm"
+
+
+def has_groups(config: ModelConfig) -> bool:
+    """Whether a layer has more groups than one, as in SqueezeBERT."""
+    return any(layer.groups > 1 for layer in grouped_layers(config).values())
 
 
 def _query_key_width(config: ModelConfig) -> int:
@@ -191,14 +273,22 @@ def block_parameters(config: ModelConfig) -> int:
     def dense_and_norm(d_in: int, d_out: int) -> int:
         return d_in * d_out + 3 * d_out
 
-    total = 2 * (_query_key_width(config) * b + b) + _value_width(config) * b + b
-    total += dense_and_norm(b, b)
-    total += config.num_feedforward_networks * (b * i + i + dense_and_norm(i, b))
+    total = _weights(config) + 3 * b + 3 * b
+    total += config.num_feedforward_networks * (i + 3 * b)
     if config.use_bottleneck:
         total += dense_and_norm(h, b) + dense_and_norm(b, h)
     if config.query_key == "shared_bottleneck":
         total += dense_and_norm(h, b)
     return total
+
+
+def _weights(config: ModelConfig) -> int:
+    """Weights of attention and of all feed-forward networks of a block, without bottlenecks."""
+    networks = config.num_feedforward_networks
+    return sum(
+        layer.weights * (networks if name in ("intermediate_groups", "output_groups") else 1)
+        for name, layer in grouped_layers(config).items()
+    )
 
 
 def embedding_parameters(config: ModelConfig) -> int:
@@ -233,10 +323,8 @@ def forward_flops(config: ModelConfig, length: int, *, layers: int | None = None
     Matmuls only, heads excluded, as the paper counts. `layers` counts that many blocks
     instead of all; the trigram projection is included where there is one.
     """
-    h, b, i = config.hidden_size, config.intra_bottleneck_size, config.intermediate_size
-    per_token = 2 * _query_key_width(config) * b + _value_width(config) * b + b * b
-    per_token += 2 * length * b
-    per_token += config.num_feedforward_networks * 2 * b * i
+    h, b = config.hidden_size, config.intra_bottleneck_size
+    per_token = _weights(config) + 2 * length * b
     if config.use_bottleneck:
         per_token += 2 * h * b
     if config.query_key == "shared_bottleneck":

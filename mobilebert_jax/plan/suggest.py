@@ -11,6 +11,7 @@ from typing import Literal
 
 from mobilebert_jax.config.execution import Execution, Mesh, Remat, TeacherRemat
 from mobilebert_jax.config.schema import Config
+from mobilebert_jax.model.sizes import grouped_layers
 from mobilebert_jax.plan.job import Job
 from mobilebert_jax.plan.topology import Topology
 
@@ -87,12 +88,15 @@ def candidates(config: Config, topology: Topology) -> Iterator[Config]:
     """Yields the settings worth a thought: pieces of parameters, parts of a batch, what is kept."""
     sizes = [getattr(config, stage).batch_size for stage in ("teacher", "transfer", "distill")]
     rows, per_slice = math.gcd(*sizes), topology.devices // topology.slices
+    models = (config.teacher.model, config.student)
+    layers = [layer for model in models for layer in grouped_layers(model).values()]
     widths = math.gcd(
         *(
             getattr(model, width)
-            for model in (config.teacher.model, config.student)
+            for model in models
             for width in ("embedding_size", "hidden_size", "intra_bottleneck_size")
-        )
+        ),
+        *(size // one.groups for one in layers if one.groups > 1 for size in one[:2]),
     )
     pieces = [
         2**power

@@ -11,6 +11,7 @@ from mobilebert_jax.config.schema import InputError
 
 RULES: tuple[tuple[str, str | None], ...] = (
     ("layers", None),
+    ("groups", "model"),
     ("vocab", "model"),
     ("heads", "model"),
     ("intermediate", "model"),
@@ -23,7 +24,8 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("type", None),
     ("classes", None),
 )
-"""Where both axes of a matrix name `fsdp`, the one named first in this table is cut."""
+"""Where two axes of a kernel name the same mesh axis, the one named first in this table is cut: of
+a kernel in groups whole groups go to a device, with the features that they read and give."""
 
 
 def parameter_shardings(boxed: Any, mesh: jax.sharding.Mesh, *, cut_fsdp: bool = True) -> Any:

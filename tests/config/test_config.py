@@ -164,6 +164,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "student.num_attention_heads=3 does not divide intra_bottleneck_size=128",
     ),
     (
+        {"student__q_groups": 5},
+        "student.q_groups=5 does not divide the 128 inputs and 128 outputs of its layer",
+    ),
+    (
+        {"stages": ("prepare", "teacher", "distill", "export"), "student__q_groups": 4},
+        "export.formats names 'huggingface', which has groups in SqueezeBERT alone",
+    ),
+    (
         {"distill__optimizer__clip_norm": 0.0},
         "distill.optimizer.clip_norm=0.0 must be from 1e-06 to 1e+30",
     ),

@@ -94,6 +94,8 @@ def test_the_larger_model_is_nowhere_worse() -> None:
         ("bert_base", {"num_hidden_layers": 6}, None),
         ("bert_large", {}, None),
         ("ib_bert_large", {}, None),
+        ("squeezebert", {}, None),  # BERT_BASE in all but its groups
+        ("mobilebert", {"intermediate_groups": 4}, None),
     ],
 )
 def test_a_network_stands_beside_the_paper_s_of_its_kind_only(

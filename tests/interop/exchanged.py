@@ -52,8 +52,11 @@ CONFIGS = {
     "without_bottlenecks": narrow(sizes.MOBILEBERT, num_feedforward_networks=2, **_PLAIN),
     "large_vocabulary": narrow(sizes.MOBILEBERT, num_feedforward_networks=1, vocab_size=32000),
     "bert": narrow(sizes.BERT_BASE, intra_bottleneck_size=16, embedding_size=16),
+    "squeezebert": narrow(
+        sizes.SQUEEZEBERT, intra_bottleneck_size=16, embedding_size=16, k_groups=2, output_groups=2
+    ),
 }
-"""All that Hugging Face can express; BERT has a pooler."""
+"""All that Hugging Face can express; BERT and SqueezeBERT have a pooler."""
 OTHERS = {
     "teacher": narrow(sizes.IB_BERT_LARGE),
     "paper_form": narrow(sizes.MOBILEBERT_PAPER_FORM, num_feedforward_networks=2),
@@ -69,6 +72,11 @@ LABELS: dict[Kind, tuple[str, ...]] = {
     "multiple_choice": (),
     "question_answering": ("start", "end"),
 }
+
+
+def is_expressed(name: str, kind: Kind) -> bool:
+    """Whether Hugging Face has this kind of a network of `CONFIGS`."""
+    return name != "squeezebert" or kind not in ("next_sentence", "pretraining")
 
 
 def wordpiece(lowercase: bool = True) -> WordPiece:

@@ -59,6 +59,17 @@ def test_the_documented_content(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["blocks/attention/query/kernel"], query)
 
 
+def test_a_file_of_before_there_were_groups_is_read(tmp_path: Path) -> None:
+    model = exchanged.make(ALL["tiny"], "bare")
+    own_format.write(model, tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    content = json.loads(path.read_text())
+    left = {name: value for name, value in content["model"].items() if "groups" not in name}
+    assert len(left) == len(content["model"]) - 6
+    path.write_text(json.dumps(content | {"model": left}))
+    assert_equal(own_format.read(tmp_path / "saved"), model)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     own_format.write(exchanged.make(ALL["tiny"], "question_answering"), tmp_path / "saved")

@@ -10,10 +10,14 @@ from mobilebert_jax.model import sizes
 from tests.interop import exchanged
 
 ALL = exchanged.CONFIGS | exchanged.OTHERS
+SQUEEZED = ("squeezebert", "tensorflow")
+"""Of which the authors of MobileBERT have none."""
 
 
-@pytest.mark.parametrize("naming", ["huggingface", "tensorflow"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("name", "naming"),
+    [(n, f) for n in ALL for f in ("huggingface", "tensorflow") if (n, f) != SQUEEZED],
+)
 def test_names_and_layouts_convert_both_ways(name: str, naming: parameter_names.Naming) -> None:
     config = ALL[name]
     params = exchanged.make(config, "pretraining").params
@@ -65,6 +69,25 @@ def test_dense_kernels_lie_the_other_way_round_in_hugging_face() -> None:
     np.testing.assert_array_equal(authors["cls/predictions/extra_output_weights"], extra)
 
 
+def test_groups_are_convolutions_of_width_1_in_hugging_face() -> None:
+    """Output g * out + o of a convolution in groups reads group g of the inputs."""
+    config = exchanged.CONFIGS["squeezebert"]
+    blocks = exchanged.make(config, "masked_lm").params["blocks"]
+    theirs = parameter_names.to_tensors(
+        config, "masked_lm", "huggingface", exchanged.make(config, "masked_lm").params
+    )
+    layer = "transformer.encoder.layers.1"
+    key, weight = blocks["attention"]["key"]["kernel"][1], theirs[f"{layer}.attention.key.weight"]
+    assert (key.shape, weight.shape) == ((2, 8, 8), (16, 8, 1))
+    assert weight[8 + 3, 5, 0] == key[1, 5, 3]
+    dense, weight = (
+        blocks["attention_output"]["kernel"],
+        theirs[f"{layer}.post_attention.conv1d.weight"],
+    )
+    assert weight.shape == (16, 16, 1)
+    np.testing.assert_array_equal(weight[..., 0], dense[1].T)
+
+
 def test_a_published_network_has_its_published_number_of_tensors() -> None:
     assert len(shapes.theirs(sizes.MOBILEBERT, "question_answering", 2, "huggingface")) == 1113
     assert len(shapes.theirs(sizes.MOBILEBERT, "pretraining", 0, "tensorflow")) == 1119
@@ -77,13 +100,15 @@ def test_a_published_network_has_its_published_number_of_tensors() -> None:
         ("teacher", "mobilebert"),
         ("without_bottlenecks", "mobilebert"),
         ("bert", "bert"),
+        ("squeezebert", "squeezebert"),
     ],
 )
 def test_only_a_bert_goes_by_the_names_of_bert(name: str, body: str) -> None:
     config = ALL[name]
     assert parameter_names.huggingface_body(config) == body
+    prefix = "transformer" if body == "squeezebert" else body
     found = shapes.theirs(config, "token_classification", 2, "huggingface")
-    assert all(name.startswith((f"{body}.", "classifier.")) for name in found)
+    assert all(name.startswith((f"{prefix}.", "classifier.")) for name in found)
 
 
 def test_a_missing_tensor_is_named() -> None:

@@ -116,7 +116,14 @@ def repadded(batch: dict[str, jax.Array], *, more: int, token: int) -> dict[str,
 # Padding
 
 
-FORMS = ("mobilebert", "mobilebert_paper_form", "mobilebert_tiny", "ib_bert_large", "bert_base")
+FORMS = (
+    "mobilebert",
+    "mobilebert_paper_form",
+    "mobilebert_tiny",
+    "ib_bert_large",
+    "bert_base",
+    "squeezebert",
+)
 """Published networks that differ in their wiring, not only in norm, activation or width."""
 
 

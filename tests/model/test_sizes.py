@@ -37,6 +37,7 @@ TOTALS = {
     "mobilebert_tiny": (15_485_696, 15_748_352, 27_501_372),
     "bert_base": (108_891_648, 109_482_240, 110_106_428),
     "bert_large": (334_092_288, 335_141_888, 336_226_108),
+    "squeezebert": (50_499_072, 51_089_664, 51_713_852),
 }
 
 
@@ -135,6 +136,7 @@ FLOPS = [
     ("mobilebert_tiny", 128, 3.07e9),
     ("ib_bert_large", 128, 75.7e9),
     ("bert_large", 128, 78.9e9),
+    ("squeezebert", 128, 7.42e9),
     ("ib_bert_large", 512, 322e9),
     ("mobilebert", 512, 24.0e9),
     ("mobilebert_tiny", 512, 14.7e9),
@@ -156,6 +158,18 @@ def test_forward_flops_from_settings_and_from_the_program(
     counted = sizes.forward_flops(config, length)
     assert counted == pytest.approx(published, rel=0.01)
     assert programs.matrix_flops(program) == counted
+
+
+def test_groups_of_any_layer_are_counted() -> None:
+    changes = {"num_feedforward_networks": 2, "intermediate_groups": 8, "v_groups": 2}
+    config = dataclasses.replace(sizes.MOBILEBERT, **changes)
+    plain = dataclasses.replace(sizes.MOBILEBERT, num_feedforward_networks=2)
+    assert count(shapes_of(config)["blocks"]) == 24 * sizes.block_parameters(config)
+    spared = 2 * 128 * 512 * 7 // 8 + 512 * 128 // 2
+    assert sizes.block_parameters(plain) - sizes.block_parameters(config) == spared
+    flops = sizes.forward_flops(plain, 128) - sizes.forward_flops(config, 128)
+    assert flops == 2 * 128 * 24 * spared
+    assert sizes.has_groups(config) and not sizes.has_groups(plain)
 
 
 def test_flops_of_the_lower_blocks_only() -> None:
@@ -195,6 +209,15 @@ def test_published_sizes_contradict_nothing() -> None:
             "attention_probs_dropout_prob=-0.1 must be from 0 to 0.99",
         ),
         ({"initializer_range": float("nan")}, "initializer_range=nan must be from 1e-06 to 10"),
+        ({"q_groups": 0}, "q_groups=0 must be from 1 to 1,000; the nearest is 1"),
+        (
+            {"q_groups": 5},
+            "q_groups=5 does not divide the 128 inputs and 128 outputs of its layer; "
+            "nearest that does: 4",
+        ),
+        ({"v_groups": 256}, "the 512 inputs and 128 outputs of its layer; nearest that does: 128"),
+        ({"intermediate_groups": 3}, "the 128 inputs and 512 outputs of its layer; nearest"),
+        ({"output_groups": 3}, "the 512 inputs and 128 outputs of its layer; nearest"),
         (
             {"num_hidden_layers": 1000, "hidden_size": 10**5, "intra_bottleneck_size": 100},
             "x intra_bottleneck_size=100 are too many",

@@ -56,6 +56,14 @@ NARROW = {
     "bert": _narrow(
         sizes.BERT_BASE, intra_bottleneck_size=24, embedding_size=24, hidden_act="gelu"
     ),
+    "squeezebert": _narrow(
+        sizes.SQUEEZEBERT,
+        intra_bottleneck_size=24,
+        embedding_size=24,
+        k_groups=2,
+        v_groups=3,
+        output_groups=2,
+    ),
 }
 """Few feed-forward networks a block keep compilation short; `WIDE` has the published number."""
 

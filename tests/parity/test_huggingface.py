@@ -18,7 +18,7 @@ from mobilebert_jax.data import tokenizer as tokenizer_lib
 from mobilebert_jax.interop.huggingface import config as huggingface_config
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.model import Kind, Model
-from mobilebert_jax.model import encoder
+from mobilebert_jax.model import encoder, sizes
 from mobilebert_jax.model.layers import Network, TaskHead
 from tests.interop import exchanged
 from tests.parity.cases import QUICK_COMPILATION
@@ -143,12 +143,13 @@ def set_one_epsilon(network: Any) -> None:
             module.eps = 1e-12
 
 
-EVERY_KIND = ("masks_padding", "pooler", "bert")
+EVERY_KIND = ("masks_padding", "pooler", "bert", "squeezebert")
 EXPORTS = [
     (name, kind)
     for name in exchanged.CONFIGS
     for kind in exchanged.LABELS
     if name in EVERY_KIND or kind in ("pretraining", "sequence_classification")
+    if exchanged.is_expressed(name, kind)
 ]
 
 
@@ -220,6 +221,16 @@ THEIRS: dict[str, tuple[str, Kind, dict[str, Any]]] = {
     "gelu": ("BertConfig", "bare", {"hidden_act": "gelu_new"}),
     "bert": ("BertConfig", "multiple_choice", {}),
     "regression": ("BertConfig", "sequence_classification", {"num_labels": 1}),
+    **{
+        f"squeezebert {kind}": ("SqueezeBertConfig", kind, {"embedding_size": 32})
+        for kind in exchanged.LABELS
+        if exchanged.is_expressed("squeezebert", kind)
+    },
+    "other groups": (
+        "SqueezeBertConfig",
+        "bare",
+        {"embedding_size": 32, "k_groups": 1, "v_groups": 2, "post_attention_groups": 8},
+    ),
 }
 SMALL = {
     "vocab_size": 50,
@@ -245,12 +256,27 @@ def build(name: str) -> tuple[Any, Kind]:
 @pytest.mark.parametrize("name", THEIRS)
 def test_what_transformers_saves_is_read_and_computes_the_same(name: str, tmp_path: Path) -> None:
     network, kind = build(name)
-    network.save_pretrained(tmp_path)
-    model = huggingface.read(tmp_path)
+    network.save_pretrained(tmp_path / "theirs")
+    model = huggingface.read(tmp_path / "theirs")
     assert (model.kind, model.tokenizer) == (kind, None)
     inputs = batch(model.config)
     theirs = their_outputs(network, kind, inputs)
     assert largest_difference(our_outputs(model, inputs), theirs, inputs["input_mask"]) < TOLERANCE
+    if name.startswith("squeezebert"):
+        huggingface.write(model, tmp_path / "ours")
+        again, before = load(tmp_path / "ours", kind).state_dict(), network.state_dict()
+        assert again.keys() == before.keys()
+        assert all(bool((again[key] == before[key]).all()) for key in before)
+
+
+def test_squeezebert_has_as_many_parameters_as_theirs() -> None:
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        network = transformers.SqueezeBertModel(transformers.SqueezeBertConfig())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert sizes.encoder_parameters(sizes.SQUEEZEBERT) == parameters == 51_089_664
 
 
 def test_shards_half_precision_and_pickles_are_read(tmp_path: Path) -> None:
@@ -313,7 +339,7 @@ def test_pickles_with_code_or_damage_are_refused(
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-@pytest.mark.parametrize("name", ["released", "bert"])
+@pytest.mark.parametrize("name", ["released", "bert", "squeezebert"])
 def test_auto_tokenizer_gives_our_ids(name: str, lowercase: bool, tmp_path: Path) -> None:
     import transformers
 

@@ -54,7 +54,9 @@ def test_8_bits_of_weights_take_tables_and_kernels(tmp_path: Path) -> None:
     assert sizes["float32"] - sizes["weight_int8"] > 1.4 * table
 
 
-@pytest.mark.parametrize("name", ["released", "relu6", "layer_norm", "pooler", "teacher"])
+@pytest.mark.parametrize(
+    "name", ["released", "relu6", "layer_norm", "pooler", "teacher", "squeezebert"]
+)
 def test_full_integer_leaves_lookups_and_layer_norm_in_float32(name: str, tmp_path: Path) -> None:
     model = network(name, "bare")
     verified = litert.export(

@@ -1,6 +1,10 @@
-"""Runs Hugging Face's PyTorch MobileBERT and BERT on our parameters; needs torch, no network."""
+"""Runs Hugging Face's PyTorch MobileBERT, BERT and SqueezeBERT on our parameters.
+
+Needs torch, no network.
+"""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,7 @@ import torch
 import transformers
 
 from mobilebert_jax.interop import parameter_names
+from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
 from tests.parity.cases import Results
 
@@ -33,8 +38,15 @@ def build(config: ModelConfig, attention: str = "eager") -> torch.nn.Module:
         "hidden_dropout_prob": config.hidden_dropout_prob,
         "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
         "layer_norm_eps": 1e-12,
-        "attn_implementation": attention,
     }
+    if sizes.has_groups(config):  # of which there is the eager form alone
+        groups = {name: layer.groups for name, layer in sizes.grouped_layers(config).items()}
+        model = _SqueezeBertForPreTraining(
+            transformers.SqueezeBertConfig(**shared, **groups, embedding_size=config.embedding_size)
+        )
+        _repair(model, config)
+        return model.eval()
+    shared["attn_implementation"] = attention
     if config.use_bottleneck:
         model = transformers.MobileBertForPreTraining(
             transformers.MobileBertConfig(
@@ -54,6 +66,31 @@ def build(config: ModelConfig, attention: str = "eager") -> torch.nn.Module:
         model = transformers.BertForPreTraining(transformers.BertConfig(**shared))
     _repair(model, config)
     return model.eval()
+
+
+class _SqueezeBertForPreTraining(transformers.SqueezeBertForMaskedLM):
+    """With the head of next sentence that BERT has and the port of SqueezeBERT lacks."""
+
+    def __init__(self, config: transformers.SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.cls.seq_relationship = torch.nn.Linear(config.hidden_size, 2)
+
+    def forward(
+        self, labels: torch.Tensor, next_sentence_label: torch.Tensor, **inputs: Any
+    ) -> SimpleNamespace:
+        encoded = self.transformer(**inputs)
+        masked_lm = self.cls(encoded.last_hidden_state)
+        next_sentence = self.cls.seq_relationship(encoded.pooler_output)
+        cross_entropy = torch.nn.functional.cross_entropy
+        loss = cross_entropy(masked_lm.flatten(0, 1), labels.flatten())
+        return SimpleNamespace(
+            loss=loss + cross_entropy(next_sentence, next_sentence_label),
+            prediction_logits=masked_lm,
+            seq_relationship_logits=next_sentence,
+            hidden_states=encoded.hidden_states,
+            # The port gives scores where its siblings give probabilities.
+            attentions=[torch.softmax(scores, -1) for scores in encoded.attentions],
+        )
 
 
 def _repair(model: torch.nn.Module, config: ModelConfig) -> None:

@@ -79,6 +79,12 @@ def test_pieces_divide_the_widths_of_both_networks():
     assert {one.execution.mesh.fsdp for one in candidates(narrow, TOPOLOGY)} == {1, 2, 4}
 
 
+def test_pieces_divide_the_widths_of_groups():
+    student = dataclasses.replace(CONFIG.student, v_groups=64)
+    grouped = dataclasses.replace(CONFIG, student=student)  # of 512 inputs and 128 outputs
+    assert {one.execution.mesh.fsdp for one in candidates(grouped, TOPOLOGY)} == {1, 2}
+
+
 def test_the_fastest_that_fits_comes_first():
     def slow(execution):
         return 0.1 if execution.remat == "dots" else 1.0

@@ -1,7 +1,7 @@
 """Between Hugging Face's `config.json` and our settings, kind of head and labels.
 
-Source: `configuration_mobilebert.py` and `configuration_bert.py` of `transformers`, whose defaults
-hold for keys that a file lacks.
+Source: `configuration_mobilebert.py`, `configuration_bert.py` and `configuration_squeezebert.py` of
+`transformers`, whose defaults hold for keys that a file lacks.
 """
 
 import difflib
@@ -13,11 +13,16 @@ from typing import Any, NamedTuple
 from mobilebert_jax.config.schema import InputError, nearest
 from mobilebert_jax.interop import parameter_names
 from mobilebert_jax.interop.model import Kind, numbered_labels
+from mobilebert_jax.interop.parameter_names import Body
 from mobilebert_jax.model import sizes
 from mobilebert_jax.model.layers import LAYER_NORM_EPSILON
 from mobilebert_jax.model.sizes import Activation, ModelConfig, Norm, QueryKeySource
 
-CLASSES = {"mobilebert": "MobileBert", "bert": "Bert"}
+CLASSES: dict[Body, str] = {
+    "mobilebert": "MobileBert",
+    "bert": "Bert",
+    "squeezebert": "SqueezeBert",
+}
 """How the names of classes begin, by `model_type`."""
 
 HEADS: dict[Kind, str] = {
@@ -31,8 +36,22 @@ HEADS: dict[Kind, str] = {
     "question_answering": "ForQuestionAnswering",
 }
 
-READ_NETWORKS = "read are those of {} and {} with {}".format(
-    *CLASSES.values(), ", ".join(HEADS.values())
+WITHOUT_NEXT_SENTENCE: tuple[Kind, ...] = ("next_sentence", "pretraining")
+"""Kinds that SqueezeBERT does not have there."""
+
+ARCHITECTURES = {
+    f"{stem}{head}": (kind, model_type)
+    for model_type, stem in CLASSES.items()
+    for kind, head in HEADS.items()
+    if not (model_type == "squeezebert" and kind in WITHOUT_NEXT_SENTENCE)
+}
+"""Kind and `model_type` of every class that is read, by its name."""
+
+READ_NETWORKS = "read are those of {}, {} and {} with {} ({} without {} and {})".format(
+    *CLASSES.values(),
+    ", ".join(HEADS.values()),
+    CLASSES["squeezebert"],
+    *(HEADS[kind] for kind in WITHOUT_NEXT_SENTENCE),
 )
 
 POOLED: tuple[Kind, ...] = (
@@ -42,7 +61,8 @@ POOLED: tuple[Kind, ...] = (
     "sequence_classification",
     "multiple_choice",
 )
-"""Kinds that hold a pooler there; the others read every position and hold none."""
+"""Kinds that read a pooler there; the others read every position, and only SqueezeBERT's hold one
+all the same."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -64,6 +84,11 @@ class _Default(NamedTuple):
 
     mobilebert: Any
     bert: Any
+    """SqueezeBERT's too."""
+
+    def of(self, model_type: Body) -> Any:
+        """Returns that of one kind of network."""
+        return self.mobilebert if model_type == "mobilebert" else self.bert
 
 
 _DEFAULTS = {
@@ -90,6 +115,27 @@ _MOBILEBERT_DEFAULTS = {
     "num_feedforward_networks": _Default(4, None),
     "trigram_input": _Default(True, None),
 }
+_SQUEEZEBERT_DEFAULTS = {
+    "embedding_size": _Default(None, 768),
+    "q_groups": _Default(None, 4),
+    "k_groups": _Default(None, 4),
+    "v_groups": _Default(None, 4),
+    "post_attention_groups": _Default(None, 1),
+    "intermediate_groups": _Default(None, 4),
+    "output_groups": _Default(None, 4),
+}
+_ONLY: dict[Body, dict[str, _Default]] = {
+    "mobilebert": _MOBILEBERT_DEFAULTS,
+    "bert": {},
+    "squeezebert": _SQUEEZEBERT_DEFAULTS,
+}
+
+
+_NOTHING_OF = {
+    "mobilebert": "a MobileBERT with nothing of MobileBERT (use_bottleneck and trigram_input are "
+    "false, normalization_type is layer_norm, num_feedforward_networks is 1)",
+    "squeezebert": "a SqueezeBERT with nothing of SqueezeBERT (every layer has 1 group)",
+}
 
 
 class Settings(NamedTuple):
@@ -97,7 +143,7 @@ class Settings(NamedTuple):
 
     config: ModelConfig
     """`pooler` is what the class with a pooler would hold, whether this kind holds it or not."""
-    model_type: str
+    model_type: Body
     kind: Kind | None
     """None where the file does not say."""
     outputs: int | None
@@ -114,9 +160,9 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     """
     kind, model_type = _architecture(content, where)
     _refuse(content, kind, where)
-    keys = _DEFAULTS | (_MOBILEBERT_DEFAULTS if model_type == "mobilebert" else {})
     values = {
-        name: _value(content, name, getattr(key, model_type), where) for name, key in keys.items()
+        name: _value(content, name, default.of(model_type), where)
+        for name, default in (_DEFAULTS | _ONLY[model_type]).items()
     }
     default = "relu" if model_type == "mobilebert" else "gelu"
     values["hidden_act"] = ACTIVATIONS[
@@ -128,11 +174,10 @@ def parse(content: Mapping[str, Any], where: Path) -> Settings:
     found = sizes.problems(config)
     if config.vocab_size < 1:
         found.append(f"vocab_size={config.vocab_size} must be at least 1")
-    if model_type == "mobilebert" and parameter_names.huggingface_body(config) == "bert":
+    if model_type in _NOTHING_OF and parameter_names.huggingface_body(config) == "bert":
         found.append(
-            "a MobileBERT with nothing of MobileBERT (use_bottleneck and trigram_input are false, "
-            "normalization_type is layer_norm, num_feedforward_networks is 1) is a BERT; save its "
-            "tensors under the names of BERT, with a BertConfig"
+            f"{_NOTHING_OF[model_type]} is a BERT; save its tensors under the names of BERT, with "
+            "a BertConfig"
         )
     if found:
         raise InputError(f"{where}: {'; '.join(found)}")
@@ -156,11 +201,11 @@ def make(
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "pad_token_id": pad,
         "tie_word_embeddings": True,
-        "classifier_dropout": _CLASSIFIER_DROPOUT,
-        **{name: getattr(config, name) for name in _DEFAULTS},
+        **{name: getattr(config, name) for name in (_DEFAULTS | _ONLY[model_type])},
     }
+    if model_type != "squeezebert":  # which drops what a classifier reads like what a block gives
+        content["classifier_dropout"] = _CLASSIFIER_DROPOUT
     if model_type == "mobilebert":
-        content |= {name: getattr(config, name) for name in _MOBILEBERT_DEFAULTS}
         content |= {
             "use_bottleneck": config.use_bottleneck,
             "intra_bottleneck_size": config.intra_bottleneck_size,
@@ -179,33 +224,30 @@ def make(
     return content
 
 
-def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None, str]:
-    known = {
-        f"{stem}{head}": (kind, model_type)
-        for model_type, stem in CLASSES.items()
-        for kind, head in HEADS.items()
-    }
+def _architecture(content: Mapping[str, Any], where: Path) -> tuple[Kind | None, Body]:
     listed = content.get("architectures")
     if listed is not None and not isinstance(listed, list):
         raise InputError(f'{where}: "architectures" must be a list with one name, not {listed!r}')
     model_type = content.get("model_type")
     if not listed and model_type is None:
-        # Files of before there was this key; settings that only one of the two has tell which.
+        # Files of before there was this key; settings that only one of them has tell which.
         model_type = "mobilebert" if set(content) & _ONLY_MOBILEBERTS else "bert"
+        model_type = "squeezebert" if "q_groups" in content else model_type
     if listed:
         name = str(listed[0])
-        if name not in known:
+        if name not in ARCHITECTURES:
             raise InputError(
                 f"{where}: the architecture {name!r} is not read; {READ_NETWORKS}"
-                f"{_meant(name, known)}"
+                f"{_meant(name, ARCHITECTURES)}"
             )
-        kind, model_type_of_name = known[name]
+        kind, model_type_of_name = ARCHITECTURES[name]
         if model_type not in (None, model_type_of_name):
             raise InputError(f"{where}: the model_type {model_type!r} has no architecture {name}")
         return kind, model_type_of_name
-    if not isinstance(model_type, str) or model_type not in CLASSES:
-        raise InputError(f"{where}: the model_type {model_type!r} is not read; {READ_NETWORKS}")
-    return None, model_type
+    for known in CLASSES:
+        if model_type == known:
+            return None, known
+    raise InputError(f"{where}: the model_type {model_type!r} is not read; {READ_NETWORKS}")
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -278,7 +320,7 @@ def _bert(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "use_bottleneck": False,
         "intra_bottleneck_size": values["hidden_size"],
-        "embedding_size": values["hidden_size"],
+        "embedding_size": values.get("embedding_size", values["hidden_size"]),
         "num_feedforward_networks": 1,
         "trigram_input": False,
         "query_key": "block_input",

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's `transformers`: its MobileBERT and its BERT, read and written.
+"""Folders of Hugging Face's `transformers`: its MobileBERT, BERT and SqueezeBERT, read and written.
 
 Needs neither PyTorch nor `transformers`, but to read pickles (`pytorch_model.bin`).
 """
@@ -15,8 +15,15 @@ from mobilebert_jax.interop import folders, own_format, parameter_names, shapes
 from mobilebert_jax.interop.huggingface import config as huggingface_config
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.huggingface import tokenizer as huggingface_tokenizer
-from mobilebert_jax.interop.huggingface.config import CLASSES, HEADS, POOLED, SPAN_LABELS
+from mobilebert_jax.interop.huggingface.config import (
+    ARCHITECTURES,
+    CLASSES,
+    HEADS,
+    POOLED,
+    SPAN_LABELS,
+)
 from mobilebert_jax.interop.model import TASK_KINDS, Kind, Model
+from mobilebert_jax.model import sizes
 from mobilebert_jax.model.sizes import ModelConfig
 
 CONFIG = "config.json"
@@ -42,6 +49,7 @@ def problems(config: ModelConfig, kind: Kind | None = None) -> list[str]:
     Without `kind` only what is so under every head.
     """
     found = []
+    body, kind = parameter_names.huggingface_body(config), kind and _written_kind(config, kind)
     if config.use_bottleneck and config.query_key == "block_input":
         found.append(
             "query_key='block_input' with use_bottleneck=True (the teacher, and the student of the "
@@ -49,10 +57,17 @@ def problems(config: ModelConfig, kind: Kind | None = None) -> list[str]:
             f"{config.intra_bottleneck_size} inputs, and these {config.hidden_size}, so it cannot "
             "compute this"
         )
-    if parameter_names.huggingface_body(config) == "bert" and kind in POOLED and not config.pooler:
+    if sizes.has_groups(config) and body != "squeezebert":
         found.append(
-            f"pooler=False with the kind {kind!r}: Hugging Face's BERT always passes the first "
-            "position through dense and tanh"
+            "groups in dense layers: only Hugging Face's SqueezeBERT has them, and it has neither "
+            "bottlenecks nor a trigram, and layer_norm and one feed-forward network in a block"
+        )
+    if body == "squeezebert" and kind == "next_sentence":
+        found.append(f"the kind {kind!r}: Hugging Face's SqueezeBERT has no such head")
+    if body != "mobilebert" and kind in POOLED and not config.pooler:
+        found.append(
+            f"pooler=False with the kind {kind!r}: Hugging Face's {CLASSES[body]} always passes "
+            "the first position through dense and tanh"
         )
     return found
 
@@ -60,11 +75,18 @@ def problems(config: ModelConfig, kind: Kind | None = None) -> list[str]:
 def notes(model: Model) -> list[str]:
     """Returns where `transformers` computes other numbers than this project for the same network,
     and what of it a folder of Hugging Face's does not hold; one sentence each."""
-    config, kind = model.config, model.kind
+    config, kind = model.config, _written_kind(model.config, model.kind)
     name = _class_name(config, kind)
     found = []
-    if config.pooler and kind not in POOLED:
+    if kind != model.kind:
+        found.append(
+            "The head of next sentence is left out: Hugging Face's SqueezeBERT has none; this is "
+            f"{name}."
+        )
+    if config.pooler and not _holds_pooler(config, kind):
         found.append(f"The pooler is left out: {name} has none.")
+    if not config.pooler and _holds_pooler(config, kind) and kind not in POOLED:
+        found.append(f"{name} holds a pooler that it does not read; its weights are 0.")
     if _sees_padding(config) and _silences_padding(model):
         found.append(
             "The word table's row of padding is 0, which keeps padding out of the trigram of the "
@@ -105,7 +127,7 @@ def write(model: Model, folder: Path) -> list[str]:
     where `folder` already holds something.
     """
     check(model, folder)
-    config, kind = model.config, model.kind
+    config, kind = model.config, _written_kind(model.config, model.kind)
     outputs = _outputs(model, folder)
     pad = 0 if model.tokenizer is None else model.tokenizer.pad
     content = huggingface_config.make(config, kind, model.labels, outputs, pad)
@@ -139,7 +161,8 @@ def read(folder: Path) -> Model:
     stored, where = safetensors_files.read_folder(folder)
     kind = settings.kind or _kind(stored, where)
     body = parameter_names.huggingface_body(settings.config)
-    tensors = _renamed(stored, f"{settings.model_type}.", "" if kind == "bare" else f"{body}.")
+    saved, present = (parameter_names.PREFIXES[name] for name in (settings.model_type, body))
+    tensors = _renamed(stored, saved, "" if kind == "bare" else present)
     config, kind = _parts(settings.config, kind, set(tensors))
     outputs = {"question_answering": 2, "multiple_choice": 1}.get(kind, settings.outputs)
     if outputs is None:  # the number that `transformers` took is in the file alone
@@ -153,6 +176,16 @@ def read(folder: Path) -> Model:
     elif kind == "token_classification" or (kind == "sequence_classification" and outputs > 1):
         labels = settings.labels
     return Model(config, kind, params, labels, tokenizer)
+
+
+def _written_kind(config: ModelConfig, kind: Kind) -> Kind:
+    """Returns the kind that a network is written as: SqueezeBERT has no pretraining heads there."""
+    squeezed = parameter_names.huggingface_body(config) == "squeezebert"
+    return "masked_lm" if squeezed and kind == "pretraining" else kind
+
+
+def _holds_pooler(config: ModelConfig, kind: Kind) -> bool:
+    return kind in POOLED or parameter_names.huggingface_body(config) == "squeezebert"
 
 
 def _class_name(config: ModelConfig, kind: Kind) -> str:
@@ -184,12 +217,16 @@ def _outputs(model: Model, folder: Path) -> int:
 
 
 def _stored_form(config: ModelConfig, kind: Kind) -> ModelConfig:
-    return config if kind in POOLED else dataclasses.replace(config, pooler=False)
+    return config if _holds_pooler(config, kind) else dataclasses.replace(config, pooler=False)
 
 
 def _unread(config: ModelConfig, kind: Kind) -> dict[str, tuple[int, ...]]:
-    """Returns tensors that Hugging Face's MobileBERT has but does not read in these settings."""
-    if parameter_names.huggingface_body(config) == "bert":
+    """Returns tensors that Hugging Face's network has but does not read in these settings."""
+    body = parameter_names.huggingface_body(config)
+    if body == "squeezebert" and not config.pooler and kind not in POOLED:
+        stem = f"{parameter_names.PREFIXES[body]}pooler.dense"
+        return {f"{stem}.weight": (config.hidden_size,) * 2, f"{stem}.bias": (config.hidden_size,)}
+    if body != "mobilebert":
         return {}
     prefix = "" if kind == "bare" else "mobilebert."
     found: dict[str, tuple[int, ...]] = {}
@@ -205,7 +242,8 @@ def _unread(config: ModelConfig, kind: Kind) -> dict[str, tuple[int, ...]]:
 
 
 def _tensors(model: Model) -> dict[str, np.ndarray]:
-    config, kind = _stored_form(model.config, model.kind), model.kind
+    kind = _written_kind(model.config, model.kind)
+    config = _stored_form(model.config, kind)
     tensors = parameter_names.to_tensors(config, kind, "huggingface", model.params)
     for name, shape in _unread(config, kind).items():
         tensors[name] = np.zeros(shape, np.float32)
@@ -223,11 +261,9 @@ def _kind(stored: Mapping[str, np.ndarray], where: Path) -> Kind:
     for kind, heads in _KINDS_BY_HEADS:
         if found == heads:
             return kind
-    allowed = ", ".join(
-        sorted(f"{stem}{head}" for stem in CLASSES.values() for head in HEADS.values())
-    )
     raise InputError(
-        f"{where}: holds a classifier, and {CONFIG} does not say of what; write one of {allowed} "
+        f"{where}: holds a classifier, and {CONFIG} does not say of what; write one of "
+        f"{', '.join(sorted(ARCHITECTURES))} "
         'into its list "architectures"'
     )
 
@@ -253,7 +289,8 @@ def _parts(config: ModelConfig, kind: Kind, present: set[str]) -> tuple[ModelCon
     has_next_sentence = f"{_NEXT_SENTENCE}weight" in present
     if kind == "masked_lm" and has_next_sentence and (has_pooler or not config.pooler):
         kind = "pretraining"
-    pooler = config.pooler and kind in POOLED and (has_pooler or kind != "bare")
+    needed = kind in POOLED and kind != "bare"
+    pooler = config.pooler and _holds_pooler(config, kind) and (has_pooler or needed)
     return dataclasses.replace(config, pooler=pooler), kind
 
 

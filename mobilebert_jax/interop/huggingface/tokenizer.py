@@ -35,6 +35,7 @@ from mobilebert_jax.interop.huggingface.tokenizer_rules import (
     WITHOUT,
     Rules,
 )
+from mobilebert_jax.interop.parameter_names import Body
 
 SENTENCEPIECE = ("sentencepiece.model", "spiece.model")
 
@@ -47,10 +48,10 @@ _RULES = {
 """Of a tokenizer.json that splits as BERT's WordPiece."""
 
 
-def write(tokenizer: Tokenizer, folder: Path, model_type: str, max_positions: int) -> list[str]:
+def write(tokenizer: Tokenizer, folder: Path, model_type: Body, max_positions: int) -> list[str]:
     """Writes the tokenizer's files into `folder` and returns what a user of them should know.
 
-    `model_type` is `bert` or `mobilebert`.
+    `model_type` is as in the network's config.json.
     """
     pieces, special = tokenizer.pieces(range(tokenizer.size)), _special(tokenizer)
     safetensors_files.write_json(folder / SPECIAL_TOKENS_MAP, special)

@@ -15,8 +15,10 @@ from tests.interop import exchanged
 WHERE = Path("folder/config.json")
 
 
-@pytest.mark.parametrize("kind", exchanged.LABELS)
-@pytest.mark.parametrize("name", exchanged.CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, k) for n in exchanged.CONFIGS for k in exchanged.LABELS if exchanged.is_expressed(n, k)],
+)
 def test_settings_come_back(name: str, kind: Kind) -> None:
     config, labels = exchanged.CONFIGS[name], exchanged.LABELS[kind]
     content = huggingface_config.make(config, kind, labels, len(labels), 0)
@@ -65,11 +67,49 @@ def test_the_keys_of_the_released_network() -> None:
     }
 
 
+def test_the_keys_of_the_released_squeezebert() -> None:
+    content = huggingface_config.make(sizes.SQUEEZEBERT, "masked_lm", (), 0, 0)
+    assert content == {
+        "architectures": ["SqueezeBertForMaskedLM"],
+        "attention_probs_dropout_prob": 0.1,
+        "embedding_size": 768,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": 768,
+        "initializer_range": 0.02,
+        "intermediate_groups": 4,
+        "intermediate_size": 3072,
+        "k_groups": 4,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512,
+        "model_type": "squeezebert",
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "output_groups": 4,
+        "pad_token_id": 0,
+        "post_attention_groups": 1,
+        "q_groups": 4,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "type_vocab_size": 2,
+        "v_groups": 4,
+        "vocab_size": 30522,
+    }
+
+
+def test_a_config_without_model_type_is_known_by_its_keys() -> None:
+    for config in (sizes.MOBILEBERT, sizes.BERT_BASE, sizes.SQUEEZEBERT):
+        content = huggingface_config.make(config, "bare", (), 0, 0)
+        left = {k: v for k, v in content.items() if k not in ("model_type", "architectures")}
+        assert huggingface_config.parse(left, WHERE).model_type == content["model_type"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "expected"),
     [
         ("mobilebert", dataclasses.replace(sizes.MOBILEBERT, pooler=True)),
         ("bert", dataclasses.replace(sizes.BERT_BASE, hidden_act="gelu")),
+        ("squeezebert", sizes.SQUEEZEBERT),
     ],
 )
 def test_keys_that_are_lacking_have_the_defaults_of_transformers(
@@ -112,13 +152,33 @@ def test_classes_and_numbers() -> None:
 
 
 MOBILE: dict[str, Any] = {"model_type": "mobilebert"}
+SQUEEZE: dict[str, Any] = {"model_type": "squeezebert"}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model_type": "distilbert"}, "'distilbert' is not read; read are .*MobileBert and Bert"),
+        (
+            {"model_type": "distilbert"},
+            "'distilbert' is not read; read are those of MobileBert, Bert and SqueezeBert with",
+        ),
         ({"architectures": ["RobertaModel"]}, r"'RobertaModel' is not read; read are [^;]*$"),
+        (
+            {"architectures": ["SqueezeBertForPreTraining"]},
+            r"SqueezeBertForPreTraining' is not read; .* without .* and ForPreTraining\)",
+        ),
+        (
+            {"model_type": "bert", "architectures": ["SqueezeBertModel"]},
+            "model_type 'bert' has no architecture SqueezeBertModel",
+        ),
+        (SQUEEZE | {"q_groups": 5}, "q_groups=5 does not divide the 768 inputs and 768 outputs"),
+        (SQUEEZE | {"v_groups": 0}, "v_groups=0 must be from 1 to 1,000; the nearest is 1"),
+        (SQUEEZE | {"k_groups": 4.0}, r"k_groups=4\.0 must be of type int"),
+        (SQUEEZE | {"embedding_size": 128}, "embedding_size equal to hidden_size=768, not 128"),
+        (
+            SQUEEZE | {f"{name}_groups": 1 for name in ("q", "k", "v", "intermediate", "output")},
+            "nothing of SqueezeBERT .* is a BERT; save .* BertConfig",
+        ),
         (MOBILE | {"architectures": "MobileBertModel"}, "must be a list with one name"),
         (
             MOBILE | {"architectures": ["MobileBertForMaskLM"]},

@@ -12,7 +12,7 @@ import tokenizers
 from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import tokenizer as tokenizer_lib
-from mobilebert_jax.interop import reading
+from mobilebert_jax.interop import parameter_names, reading
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.huggingface import safetensors as safetensors_files
 from mobilebert_jax.interop.huggingface import tokenizer as huggingface_tokenizer
@@ -24,11 +24,12 @@ from tests.interop import exchanged
 def as_stored(model: Model) -> Model:
     """Returns what must come back of a network."""
     config, params = model.config, dict(model.params)
+    body = parameter_names.huggingface_body(config)
     word = params["embeddings"]["word"].copy()
     if config.trigram_input and config.trigram_masks_padding and "masked_lm" not in params:
         word[0] = 0.0
     params["embeddings"] = params["embeddings"] | {"word": word}
-    if model.kind not in POOLED:
+    if model.kind not in POOLED and body != "squeezebert":
         params.pop("pooler", None)
         config = dataclasses.replace(config, pooler=False)
     config = dataclasses.replace(config, trigram_masks_padding=False)
@@ -46,7 +47,9 @@ TRIPS = [
     (name, kind)
     for name in exchanged.CONFIGS
     for kind in exchanged.LABELS
-    if name in ("masks_padding", "pooler", "bert") or kind in ("pretraining", "multiple_choice")
+    if name in ("masks_padding", "pooler", "bert", "squeezebert")
+    or kind in ("pretraining", "multiple_choice")
+    if exchanged.is_expressed(name, kind)
 ]
 
 
@@ -100,11 +103,47 @@ def test_a_bert_without_pooler_is_refused_where_one_is_read(kind: Kind, tmp_path
         huggingface.write(model, tmp_path / "written")
 
 
+def test_a_squeezebert_leaves_without_its_head_of_next_sentence(tmp_path: Path) -> None:
+    config = exchanged.CONFIGS["squeezebert"]
+    model = exchanged.make(config, "pretraining")
+    notes = huggingface.write(model, tmp_path / "written")
+    assert "head of next sentence is left out" in notes[0]
+    params = {name: part for name, part in model.params.items() if name != "next_sentence"}
+    kept = model._replace(kind="masked_lm", params=params)
+    assert_equal(huggingface.read(tmp_path / "written"), as_stored(kept))
+    with pytest.raises(InputError, match=r"'next_sentence': .*SqueezeBERT has no such head"):
+        huggingface.write(exchanged.make(config, "next_sentence"), tmp_path / "other")
+
+
+def test_a_squeezebert_without_pooler_gets_one_of_zeros_where_none_reads_it(tmp_path: Path) -> None:
+    config = dataclasses.replace(exchanged.CONFIGS["squeezebert"], pooler=False)
+    model = exchanged.make(config, "question_answering")
+    notes = huggingface.write(model, tmp_path / "written")
+    assert "holds a pooler that it does not read; its weights are 0" in notes[0]
+    tensors = safetensors_files.read(tmp_path / "written" / "model.safetensors")
+    assert not tensors["transformer.pooler.dense.weight"].any()
+    change_tensors(
+        tmp_path / "written",
+        lambda tensors: {n: array for n, array in tensors.items() if "pooler" not in n},
+    )
+    assert_equal(huggingface.read(tmp_path / "written"), as_stored(model))
+    with pytest.raises(InputError, match=r"pooler=False .*SqueezeBert always passes"):
+        huggingface.write(exchanged.make(config, "sequence_classification"), tmp_path / "other")
+
+
+def test_groups_are_refused_where_the_network_is_no_squeezebert(tmp_path: Path) -> None:
+    for name in ("released", "without_bottlenecks"):
+        config = dataclasses.replace(exchanged.CONFIGS[name], intermediate_groups=2)
+        with pytest.raises(InputError, match=r"groups in dense layers: only .*SqueezeBERT"):
+            huggingface.write(exchanged.make(config, "bare"), tmp_path / "written")
+
+
 def test_notes_say_what_differs() -> None:
     def notes(name: str, kind: Kind) -> str:
         return " ".join(huggingface.notes(exchanged.make(exchanged.CONFIGS[name], kind)))
 
     assert notes("released", "pretraining") == notes("bert", "bare") == ""
+    assert notes("squeezebert", "question_answering") == notes("squeezebert", "bare") == ""
     assert "MobileBertForQuestionAnswering has none" in notes("pooler", "question_answering")
     assert "row of padding is 0" in notes("masks_padding", "bare")
     assert "reads the padding after it" in notes("masks_padding", "masked_lm")

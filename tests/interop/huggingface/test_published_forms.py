@@ -4,6 +4,7 @@ The folders are made here, with random weights and small sizes, but with the fil
 spellings of the published ones.
 """
 
+import dataclasses
 import io
 import json
 import sys
@@ -16,11 +17,16 @@ import pytest
 
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.inference import __main__ as predict
+from mobilebert_jax.inference import load
 from mobilebert_jax.interop import parameter_names, reading
 from mobilebert_jax.interop.huggingface import config as huggingface_config
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.huggingface import tokenizer
 from mobilebert_jax.interop.model import Kind
+from mobilebert_jax.pipeline import runner
+from tests import miniature
+from tests.finetune import tiny_tasks
+from tests.finetune.tiny_tasks import SWEEP
 from tests.interop import exchanged
 from tests.interop.huggingface import tokenizer_folders, torch_writer
 
@@ -36,6 +42,9 @@ class Form(NamedTuple):
     language: str = "english"
     write: Callable[[Path, Any], None] = torch_writer.write_zip
     changes: tuple[tuple[str, Any], ...] = ()
+    network: str = "released"
+    spare: int = 0
+    """Rows of the word table beyond the vocabulary."""
 
 
 def bert_files(folder: Path, language: str) -> None:
@@ -73,6 +82,13 @@ FORMS = {
     ),
     "lifeweb-ai/shiraz": Form("masked_lm", (), tokenizer_folders.FORMS["zwnj_is_space"], "persian"),
     "google/mobilebert-uncased": Form("pretraining", (), bare_vocabulary),
+    # Of squeezebert-uncased both have a word table of 30,528 rows for 30,522 pieces.
+    "mrm8488/squeezebert-finetuned-squadv1": Form(
+        *ANSWERS, bert_files, network="squeezebert", spare=6
+    ),
+    "mrm8488/squeezebert-finetuned-squadv2": Form(
+        *ANSWERS, bert_files, network="squeezebert", spare=6
+    ),
 }
 
 
@@ -81,8 +97,10 @@ def publish(folder: Path, form: Form) -> None:
     form.tokenizer(folder, form.language)
     made = tokenizer.read(folder)
     assert made is not None
-    config = exchanged.narrow(
-        exchanged.CONFIGS["released"], vocab_size=made.size, max_position_embeddings=64
+    config = dataclasses.replace(
+        exchanged.CONFIGS[form.network],
+        vocab_size=made.size + form.spare,
+        max_position_embeddings=64,
     )
     model = exchanged.make(config, form.kind, form.labels)
     content = huggingface_config.make(config, form.kind, form.labels, len(form.labels), 0)
@@ -136,10 +154,45 @@ def test_the_japanese_one_says_what_it_needs(
         tokenizer.read(tmp_path)
 
 
-@pytest.mark.parametrize("head", ["ForQuestionAnswering", "ForSequenceClassification"])
-def test_squeezebert_is_refused_with_what_is_read(tmp_path: Path, head: str) -> None:
-    """mrm8488/squeezebert-finetuned-squadv1 and -squadv2."""
-    content = {"model_type": "squeezebert", "architectures": [f"SqueezeBert{head}"]}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=f"'SqueezeBert{head}' is not read; read are those of"):
-        reading.read(tmp_path)
+SQUAD = [(name, f"squad_{name[-2:]}{end}") for name, end in (
+    ("mrm8488/squeezebert-finetuned-squadv1", ".1"),
+    ("mrm8488/squeezebert-finetuned-squadv2", ".0"),
+)]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("name", "task"), SQUAD)
+def test_a_published_squeezebert_is_scored_and_trained_further_with_its_head(
+    tmp_path: Path, name: str, task: str
+) -> None:
+    folder = tmp_path / name
+    publish(folder, FORMS[name])
+    tiny_tasks.write_squad(tmp_path)
+
+    def figures(**settings: Any) -> dict[str, float]:
+        given = {
+            **SWEEP,
+            "finetune__tasks": (task,),
+            "finetune__pretrained": str(folder),
+            "finetune__source": str(tmp_path),
+            **settings,
+        }
+        console = miniature.console()
+        runner.run(miniature.experiment(tmp_path, **given), console)
+        assert "output layer kept" in console.file.getvalue()  # type: ignore[attr-defined]
+        run = tmp_path / "runs" / given.get("name", "tiny")
+        (found,) = json.loads((run / "results.json").read_text())["finetune"]["tasks"]
+        return {f["name"]: f["median"] for f in found["networks"][0]["metrics"]}
+
+    as_it_is = figures(name="scored", finetune__search__epochs=(0,))
+    assert figures(finetune__search__learning_rates=(1e-12,)) == as_it_is
+    (trial,) = (tmp_path / "runs/tiny/trials").iterdir()
+    model, published = load.open_model(trial), reading.read(folder)[0]
+    np.testing.assert_allclose(
+        model.params["task"]["dense"]["kernel"],
+        published.params["task"]["dense"]["kernel"],
+        atol=1e-6,
+    )
+    huggingface.write(model, tmp_path / "exported")
+    assert huggingface.read(tmp_path / "exported").config == published.config

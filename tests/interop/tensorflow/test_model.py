@@ -246,6 +246,8 @@ def test_a_plain_bert_config_takes_the_defaults_of_the_authors(tmp_path: Path) -
 def test_published_settings_are_the_published_sizes(tmp_path: Path) -> None:
     path = tmp_path / "bert_config.json"
     for name, config in sizes.PUBLISHED.items():
+        if sizes.has_groups(config):
+            continue  # SqueezeBERT, which is not by the same authors
         path.write_text(json.dumps(authors_settings(config)))
         expected = dataclasses.replace(config, trigram_masks_padding=False)
         assert bert_config.read(path).config == expected, name
