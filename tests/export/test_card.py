@@ -26,7 +26,7 @@ def test_the_family_is_a_tag_and_groups_are_listed_where_there_are_any(
 ) -> None:
     model = exchanged.make(exchanged.CONFIGS[name], "bare")
     written = card.write(
-        Subject("network", Path("network"), model, None, None, 8, None), [], [], ""
+        Subject("network", Path("network"), model, None, None, 8, None), [], [], [], ""
     )
     assert f"tags:\n- {tag}\n" in written
     assert groups in written
