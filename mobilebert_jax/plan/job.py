@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilebert_jax.config.schema import Config, InputError
 from mobilebert_jax.config.stage_settings import settle
@@ -52,6 +53,7 @@ class Stage:
     parameters: int
     measured: tuple[Step, ...]
     low_s: float
+    likely_s: float
     high_s: float
     phases: int = 1
     """Steps of their own that the stage has, one a layer under progressive transfer."""
@@ -84,6 +86,10 @@ class Job:
         return sum(stage.low_s for stage in self.stages)
 
     @property
+    def likely_s(self) -> float:
+        return sum(stage.likely_s for stage in self.stages)
+
+    @property
     def high_s(self) -> float:
         return sum(stage.high_s for stage in self.stages)
 
@@ -96,15 +102,24 @@ def make(config: Config, topology: Topology, cut: Cut, layers: str, measure: Mea
     config = settle(config, config.tokenizer.vocab_size)
     check_batches(config, cut)
     stages = []
-    for name in training_stages(config):
-        chosen: Sequence[int | None] = [None]
-        if is_progressive(config, name):
-            chosen = chosen_layers(layers, config)
+    for name, chosen in programs(config, layers).items():
         measured = tuple(_step(config, topology, name, layer, measure) for layer in chosen)
         stages.append(_stage(config, name, measured))
     if not stages:
         raise InputError(f"none of the stages {list(config.stages)} trains anything to plan for")
     return Job(topology, config, cut, tuple(stages))
+
+
+def programs(config: Config, layers: str) -> dict[str, Sequence[int | None]]:
+    """Returns the programs to be measured: of each training stage the layers that are taught, None
+    for a stage with one program.
+
+    Raises InputError for layers that there are not.
+    """
+    return {
+        name: chosen_layers(layers, config) if is_progressive(config, name) else [None]
+        for name in training_stages(config)
+    }
 
 
 def training_stages(config: Config) -> list[str]:
@@ -175,15 +190,28 @@ def _stage(config: Config, name: str, measured: tuple[Step, ...]) -> Stage:
     model = config.teacher.model if name == "teacher" else config.student
     phases = config.student.num_hidden_layers if is_progressive(config, name) else 1
     steps = flops.steps(config, name)
-    low = total(measured, [step.times.low for step in measured], steps, phases)
-    high = total(measured, [step.times.high for step in measured], steps, phases)
-    parameters = sizes.pretraining_parameters(model)
-    return Stage(name, steps, parameters, measured, low, high, phases)
+
+    def seconds(of_step: Callable[[Times], float]) -> float:
+        each = per_phase(measured, [of_step(step.times) for step in measured], phases)
+        return steps / phases * float(np.sum(each))
+
+    return Stage(
+        name,
+        steps,
+        sizes.pretraining_parameters(model),
+        measured,
+        low_s=seconds(lambda times: times.low),
+        likely_s=seconds(lambda times: times.likely),
+        high_s=seconds(lambda times: times.high),
+        phases=phases,
+    )
 
 
-def total(measured: Sequence[Step], seconds: list[float], steps: int, phases: int) -> float:
-    """Returns the seconds of all steps; those of layers that were not measured are interpolated."""
+def per_phase(
+    measured: Sequence[Step], values: Sequence[float], phases: int
+) -> NDArray[np.float64]:
+    """Returns a value of each phase, those of layers that were not measured interpolated."""
     if phases == 1 or measured[0].layer is None:
-        return steps * seconds[0]
+        return np.full(phases, values[0])
     layers = [step.layer for step in measured if step.layer is not None]
-    return steps / phases * float(np.sum(np.interp(range(phases), layers, seconds)))
+    return np.interp(range(phases), layers, values)

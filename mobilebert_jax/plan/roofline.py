@@ -4,11 +4,14 @@ low    the slowest of the three alone, each at the maker's figure, the other two
        it: no implementation of the step is faster
 high   nothing hidden: the compiler's estimate, or, where there is none, arithmetic and memory
        one after the other at usual efficiencies; then the messages at half the links' speed
+likely the compiler's estimate corrected by what published jobs took (`calibration.py`); may lie
+       above high, as a job of v3 did
 """
 
 import dataclasses
 from collections.abc import Iterable
 
+from mobilebert_jax.plan import calibration
 from mobilebert_jax.plan.collectives import Collective
 from mobilebert_jax.plan.topology import Topology
 
@@ -32,6 +35,7 @@ class Times:
     """Between slices or hosts."""
     compiler: float | None
     low: float
+    likely: float
     high: float
 
 
@@ -57,14 +61,17 @@ def times(
         if compiler is not None
         else compute * RECOMPUTED[remat] / MATRIX_EFFICIENCY + memory / MEMORY_EFFICIENCY
     )
+    low = max(compute, memory, network, between)
+    high = max(steady, compute) + (network + between) / NETWORK_EFFICIENCY
     return Times(
         compute=compute,
         memory=memory,
         network=network,
         between=between,
         compiler=compiler,
-        low=max(compute, memory, network, between),
-        high=max(steady, compute) + (network + between) / NETWORK_EFFICIENCY,
+        low=low,
+        likely=calibration.likely(chip.name, compiler, low, high),
+        high=high,
     )
 
 
