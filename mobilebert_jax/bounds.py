@@ -93,6 +93,9 @@ Deviation = Annotated[float, Interval(ge=1e-6, le=10.0)]
 Score = Annotated[float, Interval(ge=-1e6, le=1e6)]
 Minutes = Annotated[float, Interval(ge=1.0, le=100_000.0)]
 Seconds = Annotated[int, Interval(ge=1, le=1_000_000)]
+PriceOrNone = Annotated[float, Interval(ge=0.0, le=1e6)]
+GigabytesPerSecond = Annotated[float, Interval(ge=0.001, le=1e6)]
+FailuresOrNone = Annotated[float, Interval(ge=0.0, le=1e4)]
 
 
 def problems(config: Any, prefix: str = "") -> dict[str, str]:

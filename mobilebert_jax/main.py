@@ -22,8 +22,9 @@ from ml_collections import config_flags
 
 from mobilebert_jax import storage
 from mobilebert_jax.ablations import variants
-from mobilebert_jax.config import validation
+from mobilebert_jax.config import plan_assumptions, validation
 from mobilebert_jax.config.config_dict import from_config_dict
+from mobilebert_jax.config.plan_assumptions import Assumptions
 from mobilebert_jax.config.schema import Config, InputError, flatten, nearest
 from mobilebert_jax.distributed.cluster import Cluster, check
 from mobilebert_jax.exit_codes import PeerLost, ending_of
@@ -35,12 +36,18 @@ USAGE = """usage: mobilebert-jax EXPERIMENT[:SCALE] [--config.KEY=VALUE ...] [FL
     --suggest               find the settings with the least estimated time that fit
     --plan_layers=all       compile all layers of a transfer, not only some
     --plan_json=FILE        write the plan there too
+    --price=MONEY           of a chip for an hour: what the job costs
+    --checkpoint_gb_per_s=N bandwidth of the place of checkpoints, all hosts together (1)
+    --failures_per_chip_year=N
+                            failures that end the job (0.17)
   --profile=FIRST:LAST      trace these steps of every stage
   --coordinator=HOST:PORT --processes=N --process=I
                             this is process I of N, where no cluster says so
 A value may follow its flag after a blank as well as after =."""
 SWITCHES = ("dry_run", "suggest")
 """Flags without a value."""
+OF_A_PLAN = ("suggest", "plan_layers", "plan_json", *plan_assumptions.names())
+"""Flags that mean nothing without --plan."""
 
 
 class Command(NamedTuple):
@@ -54,6 +61,7 @@ class Command(NamedTuple):
     suggest: bool
     plan_layers: str
     plan_json: str | None
+    assumptions: Assumptions
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -79,7 +87,17 @@ def parse(arguments: Sequence[str]) -> Command:
         values.suggest,
         values.plan_layers,
         values.plan_json,
+        _assumptions(values),
     )
+
+
+def _assumptions(values: flags.FlagValues) -> Assumptions:
+    """Returns what a plan takes as given; raises InputError for what is out of bounds, and for
+    anything that is given without a plan."""
+    alone = [name for name in OF_A_PLAN if values[name].value != values[name].default]
+    if alone and not values.plan:
+        raise InputError(f"--{alone[0]} says how to plan; add --plan=TOPOLOGY, such as v5e-256")
+    return plan_assumptions.checked({name: values[name].value for name in plan_assumptions.names()})
 
 
 def _with_equals_signs(arguments: Sequence[str]) -> list[str]:
@@ -108,6 +126,9 @@ def _parse_flags(arguments: Sequence[str]) -> flags.FlagValues:
         flags.DEFINE_string(name, default, "See USAGE.", flag_values=values)
     for name in ("plan_json", "coordinator"):
         flags.DEFINE_string(name, None, "See USAGE.", flag_values=values)
+    for name in plan_assumptions.names():
+        default = getattr(plan_assumptions.DEFAULTS, name)
+        flags.DEFINE_float(name, default, "See USAGE.", flag_values=values)
     for name in ("processes", "process"):
         flags.DEFINE_integer(name, None, "See USAGE.", flag_values=values)
     try:
@@ -235,6 +256,7 @@ def _run(command: Command, console: rich.console.Console) -> None:
             suggest=command.suggest,
             layers=command.plan_layers,
             json_path=command.plan_json,
+            assumptions=command.assumptions,
         )
         return
     # Imported late: a mistake in the configuration should not wait for jax to load.

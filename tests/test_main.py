@@ -51,6 +51,17 @@ MISTAKES = [
     ((DEMO, f"--config={DEMO}"), "the experiment is named twice"),
     ((DEMO, "--nosuggest="), "--nosuggest= does not take an argument"),
     ((DEMO, "--config.seed", "7", "distill"), "unexpected argument 'distill'"),
+    ((DEMO, "--price=2"), "add --plan=TOPOLOGY"),
+    ((DEMO, "--suggest"), "--suggest says how to plan; add --plan=TOPOLOGY"),
+    ((DEMO, "--plan=v5e-8", "--price=much"), "--price=much"),
+    ((DEMO, "--plan=v5e-8", "--price=-2"), "--price=-2.0 must be from 0 to 1000000"),
+    ((DEMO, "--plan=v5e-8", "--price=nan"), "the nearest is 0.0"),
+    ((DEMO, "--plan=v5e-8", "--checkpoint_gb_per_s=0"), "the nearest is 0.001"),
+    (
+        (DEMO, "--plan=v5e-8", "--failures_per_chip_year=1e9"),
+        "must be from 0 to 10000; the nearest is 10000.0",
+    ),
+    ((DEMO, "--plan=v5e-8", "--prices=2"), "there is no flag --prices; the nearest is --price"),
     ((DEMO, "--config.seed", "--dry_run"), "--config.seed needs a value"),
     ((DEMO, "--config.sead", "7"), "the nearest is config.seed"),
 ]

@@ -27,6 +27,11 @@ class Planner:
         self._devices = devices.compile_only(hardware) if hardware.libtpu else []
         self._compiled: dict[tuple[Execution, str, int | None], Compiled] = {}
 
+    @property
+    def compiles(self) -> bool:
+        """Whether there is a compiler for this machine."""
+        return bool(self._devices)
+
     def make(self, config: Config) -> Job:
         """Returns the plan: from compiled steps where there is a compiler, else estimated."""
         return self._make(config, self.layers) if self._devices else self.estimate(config)

@@ -1,22 +1,20 @@
-"""A plan for people, as tables, and for programs, as JSON."""
+"""A plan for people: tables of memory, times and messages, none wider than 80 columns."""
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import rich.console
 import rich.table
 
-from mobilebert_jax.artifacts import write_json
 from mobilebert_jax.config.schema import Config
-from mobilebert_jax.plan import roofline
+from mobilebert_jax.pipeline import flops
+from mobilebert_jax.plan import calibration, roofline
 from mobilebert_jax.plan.collectives import totals
 from mobilebert_jax.plan.job import Job, Stage, Step
 from mobilebert_jax.plan.suggest import Tried, overrides
 
 GB = 1e9
-_DURATIONS = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+UNITS = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+FIGURES = ("from", "likely", "to")
 MOST_LAYERS = 5
 """Layers of a transfer that tables show."""
 
@@ -35,9 +33,8 @@ def show(job: Job, console: rich.console.Console) -> None:
     )
     if topology.libtpu is None:
         console.print("no compiler for these runs here: everything is estimated, nothing compiled")
-    console.print(_memory(job))
-    console.print(_times(job))
-    console.print(_stages(job))
+    for one in (*_memory(job), *_times(job), _messages(job), *_stages(job)):
+        console.print(one)
     for line in _notes(job):
         console.print(line, markup=False)
 
@@ -53,90 +50,97 @@ def _steps(job: Job) -> list[Step]:
     return shown
 
 
-def _table(title: str, *columns: str) -> rich.table.Table:
-    table = rich.table.Table(title=title, title_justify="left")
+def table(title: str, *columns: str) -> rich.table.Table:
+    """Returns an empty table; what does not fit its column is broken, never cut."""
+    made = rich.table.Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    return table
+        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    return made
 
 
-def _memory(job: Job) -> rich.table.Table:
+def _memory(job: Job) -> list[rich.table.Table]:
     each = job.topology.chip.devices
-    parts = ("parameters", "moments", "teacher", "batch", "temporaries", "peak")
-    table = _table("memory of one chip, GB", "step", *parts, "of", "", "")
+    parts = ("parameters", "moments", "teacher", "batch", "temporaries")
+    held = table("memory of one chip, GB", "step", *parts)
+    verdicts = table("of that", "step", "peak GB", "of", "", "")
     for step in _steps(job):
         memory = step.compiled.memory
-        values = [f"{each * getattr(memory, part) / GB:.2f}" for part in parts]
-        limit = f"{each * step.memory_per_device / GB:.1f}"
-        verdict = "fits" if step.fits else "[bold red]does not fit[/]"
-        table.add_row(step.label, *values, limit, verdict, step.compiled.source)
-    return table
+        held.add_row(step.label, *(f"{each * getattr(memory, part) / GB:.2f}" for part in parts))
+        verdicts.add_row(
+            step.label,
+            f"{each * memory.peak / GB:.2f}",
+            f"{each * step.memory_per_device / GB:.1f}",
+            "fits" if step.fits else "[bold red]does not fit[/]",
+            step.compiled.source,
+        )
+    return [held, verdicts]
 
 
-def _times(job: Job) -> rich.table.Table:
-    table = _table(
-        "one step", "step", "PFLOPs", "compute", "memory", "network", "compiler", "ms", "messages"
-    )
+def _times(job: Job) -> list[rich.table.Table]:
+    causes = table("one step, ms", "step", "PFLOPs", "compute", "memory", "network", "compiler")
+    whole = table("together, ms", "step", *FIGURES)
     for step in _steps(job):
         times = step.times
-        messages = ", ".join(
-            f"{count} {kind} {size / 1e6:.0f} MB"
-            for kind, (count, size) in totals(step.compiled.collectives).items()
-        )
-        table.add_row(
+        alone = (times.compute, times.memory, times.network + times.between, times.compiler)
+        causes.add_row(
             step.label,
             f"{step.flops / 1e15:.3g}",
-            *(
-                "" if seconds is None else f"{seconds * 1e3:.1f}"
-                for seconds in (
-                    times.compute,
-                    times.memory,
-                    times.network + times.between,
-                    times.compiler,
-                )
-            ),
-            _range(times.low * 1e3, times.high * 1e3),
-            messages,
+            *("" if seconds is None else f"{seconds * 1e3:.1f}" for seconds in alone),
         )
-    return table
+        whole.add_row(
+            step.label, *figures([1e3 * s for s in (times.low, times.likely, times.high)])
+        )
+    return [causes, whole]
 
 
-def _stages(job: Job) -> rich.table.Table:
-    table = _table("the job", "stage", "parameters", "steps", "time", "MFU", "checkpoint GB")
+def _messages(job: Job) -> rich.table.Table:
+    messages = table("messages of one step", "step", "kind", "number", "MB")
+    for step in _steps(job):
+        for kind, (count, size) in totals(step.compiled.collectives).items():
+            messages.add_row(step.label, kind, f"{count:,}", f"{size / 1e6:,.0f}")
+    return messages
+
+
+def _stages(job: Job) -> list[rich.table.Table]:
+    unit, name = unit_of(job.high_s)
+    times = table(f"the job, {name}", "stage", "steps", *FIGURES)
+    sizes = table("its stages", "stage", "parameters", "MFU, likely", "MFU, to")
     for stage in job.stages:
-        table.add_row(
-            stage.name + (" (interpolated)" if stage.interpolated else ""),
+        label = stage.name + (" (interpolated)" if stage.interpolated else "")
+        seconds = (stage.low_s, stage.likely_s, stage.high_s)
+        times.add_row(label, f"{stage.steps:,}", *figures([s / unit for s in seconds]))
+        sizes.add_row(
+            stage.name,
             f"{stage.parameters:,}",
-            f"{stage.steps:,}",
-            _duration(stage.low_s, stage.high_s),
-            f"{_utilisation(job, stage):.0%}",
-            f"{stage.checkpoint_bytes / GB:.2f}",
+            f"{_utilisation(job, stage, stage.likely_s):.0%}",
+            f"{_utilisation(job, stage, stage.high_s):.0%}",
         )
-    table.add_row("all", "", "", _duration(job.low_s, job.high_s), "", "")
-    return table
+    seconds = (job.low_s, job.likely_s, job.high_s)
+    times.add_row("all", "", *figures([s / unit for s in seconds]))
+    return [times, sizes]
 
 
-def _utilisation(job: Job, stage: Stage) -> float:
-    """Share of the chips' peak that the model FLOPs of a stage are, at its longest time."""
-    work = sum(step.flops for step in stage.measured) / len(stage.measured)
-    seconds = sum(step.times.high for step in stage.measured) / len(stage.measured)
+def _utilisation(job: Job, stage: Stage, seconds: float) -> float:
+    """Share of the chips' peak that the model FLOPs of a stage are, if it takes `seconds`."""
+    work = flops.stage_flops(job.config, stage.name)
     return work / seconds / (job.topology.chip.peak_flops * job.topology.chips)
 
 
-def _range(low: float, high: float) -> str:
-    digits = 0 if high >= 100 else 1 if high >= 10 else 2
-    return f"{low:.{digits}f} - {high:.{digits}f}"
+def figures(numbers: Sequence[float]) -> list[str]:
+    """Returns numbers of one kind as text, with as many digits as the largest needs."""
+    largest = max(numbers)
+    digits = 0 if largest >= 100 else 1 if largest >= 10 else 2
+    return [f"{number:,.{digits}f}" for number in numbers]
 
 
-def _duration(low_s: float, high_s: float) -> str:
-    unit, name = next(
-        (size, name) for size, name in _DURATIONS if high_s >= size or name == _DURATIONS[-1][1]
-    )
-    return f"{_range(low_s / unit, high_s / unit)} {name}"
+def unit_of(seconds: float) -> tuple[float, str]:
+    """Returns the unit in which a time is written: its seconds and its name."""
+    return next((u for u in UNITS if seconds >= u[0]), UNITS[-1])
 
 
 def _notes(job: Job) -> list[str]:
     chip = job.topology.chip
+    compiled = _steps(job)[0].times.compiler is not None
     notes = [
         f"chip: {chip.peak_flops / 1e12:.0f} bfloat16 TFLOP/s, "
         f"{chip.memory_bandwidth / GB:.0f} GB/s memory, "
@@ -145,12 +149,13 @@ def _notes(job: Job) -> list[str]:
         "times: from the slowest of compute, memory and network alone, at those metrics, to "
         + (
             "the compiler's estimate "
-            if _steps(job)[0].times.compiler
+            if compiled
             else f"arithmetic at {roofline.MATRIX_EFFICIENCY:.0%} of the peak and memory at "
             f"{roofline.MEMORY_EFFICIENCY:.0%}, one after the other, "
         )
-        + f"plus the network at {roofline.NETWORK_EFFICIENCY:.0%}; MFU is that of the longest "
-        "time. Input, checkpoints and evaluation come on top",
+        + f"plus the network at {roofline.NETWORK_EFFICIENCY:.0%}. Evaluation comes on top, and "
+        "what is lost beside the steps, below. MFU is the share of the peak that model FLOPs are",
+        f"likely: {calibration.words(chip.name, compiled)}",
     ]
     if any(stage.interpolated for stage in job.stages):
         notes.append("layers of the transfer between those compiled are interpolated")
@@ -167,76 +172,18 @@ def _notes(job: Job) -> list[str]:
 
 def show_suggestion(config: Config, tried: Sequence[Tried], console: rich.console.Console) -> None:
     """Prints what was tried and the flags of the best."""
-    table = _table("tried", "settings", "fits", "time")
+    unit, name = unit_of(max((one.job.high_s for one in tried if one.job.fits), default=0.0))
+    shown = table("tried", "settings", "fits", *(f"{figure}, {name}" for figure in FIGURES))
     for one in tried:
         flags = " ".join(overrides(config, one.config.execution)) or "as they are"
-        time = _duration(one.job.low_s, one.job.high_s) if one.job.fits else ""
-        table.add_row(
-            flags.replace("--config.execution.", ""), "yes" if one.job.fits else "no", time
-        )
-    console.print(table)
+        job, times = one.job, ["", "", ""]
+        if job.fits:
+            times = figures([s / unit for s in (job.low_s, job.likely_s, job.high_s)])
+        fits = "yes" if job.fits else "no"
+        shown.add_row(flags.replace("--config.execution.", ""), fits, *times)
+    console.print(shown)
     if not tried or not tried[0].job.fits:
         console.print("nothing that was tried fits; take more chips, or chips with more memory")
         return
     best = " ".join(overrides(config, tried[0].config.execution))
     console.print(f"best: {best or 'the settings as they are'}", markup=False)
-
-
-def write(path: Path, job: Job, tried: Sequence[Tried]) -> None:
-    """Writes everything the tables show, and what they leave out, as JSON."""
-    content = as_dict(job)
-    content["tried"] = [
-        {
-            "execution": dataclasses.asdict(one.config.execution),
-            "overrides": overrides(job.config, one.config.execution),
-            **as_dict(one.job),
-        }
-        for one in tried
-    ]
-    write_json(path, content)
-
-
-def as_dict(job: Job) -> dict[str, Any]:
-    """Returns a plan as JSON holds it: bytes of one device, seconds, FLOPs of all devices."""
-    return {
-        "experiment": job.config.name,
-        "topology": dataclasses.asdict(job.topology),
-        "mesh": dataclasses.asdict(job.cut),
-        "execution": dataclasses.asdict(job.config.execution),
-        "fits": job.fits,
-        "low_s": job.low_s,
-        "high_s": job.high_s,
-        "stages": [
-            {
-                "stage": stage.name,
-                "steps": stage.steps,
-                "parameters": stage.parameters,
-                "checkpoint_bytes": stage.checkpoint_bytes,
-                "interpolated": stage.interpolated,
-                "low_s": stage.low_s,
-                "high_s": stage.high_s,
-                "measured": [_step_as_dict(step) for step in stage.measured],
-            }
-            for stage in job.stages
-        ],
-    }
-
-
-def _step_as_dict(step: Step) -> dict[str, Any]:
-    compiled = step.compiled
-    return {
-        "layer": step.layer,
-        "flops": step.flops,
-        "fits": step.fits,
-        "source": compiled.source,
-        "memory": {**dataclasses.asdict(compiled.memory), "peak": compiled.memory.peak},
-        "memory_limit": step.memory_per_device,
-        "traffic_bytes": compiled.traffic,
-        "compiler_cycles": compiled.cycles,
-        "compile_s": compiled.seconds,
-        "times": dataclasses.asdict(step.times),
-        "messages": {
-            kind: {"count": count, "bytes": size}
-            for kind, (count, size) in totals(compiled.collectives).items()
-        },
-    }

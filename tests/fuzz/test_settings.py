@@ -51,7 +51,8 @@ def test_overrides(request: pytest.FixtureRequest, experiment: str) -> None:
 
 def test_flags(request: pytest.FixtureRequest) -> None:
     names = ("config", "config.seed", "plan", "profile", "coordinator", "processes", "process")
-    known = st.sampled_from([*names, "dry_run", "suggest", "plan_layers", "plan_json", "nosuggest"])
+    of_a_plan = ("suggest", "plan_layers", "plan_json", "price", "failures_per_chip_year")
+    known = st.sampled_from([*names, "dry_run", "nosuggest", *of_a_plan])
     flag = st.tuples(known | st.text(max_size=6), st.sampled_from(VALUES) | st.text(max_size=6))
     words = flag.map(lambda pair: f"--{pair[0]}={pair[1]}") | known.map("--{}".format)
     arguments = st.lists(words | st.sampled_from(VALUES) | st.text(max_size=6), max_size=4)

@@ -58,7 +58,10 @@ def test_a_plan_compiles_the_step_that_would_run(simulated, tmp_path):
     (step,) = transfer["measured"]
     assert (transfer["stage"], step["layer"], transfer["interpolated"]) == ("transfer", 0, True)
     assert content["fits"]
+    assert content["low_s"] <= content["likely_s"]
     assert content["low_s"] <= content["high_s"]
+    assert content["costs"]["stages"][0]["checkpoint_bytes"] == transfer["checkpoint_bytes"]
+    assert "compiling 1 program(s): transfer 0; about" in text
     # The gradients are summed over the devices, of layer 0 alone.
     assert 0 < step["messages"]["all-reduce"]["bytes"] < parameter_bytes(SMALL.student)
     held = step["memory"]
@@ -144,8 +147,8 @@ def test_attention_that_the_hardware_has_not_is_refused(simulated):
 
 def test_layers_between_those_measured_are_interpolated():
     made = [dataclasses.replace(_step(), layer=layer) for layer in (0, 2)]
-    assert job.total(made, [1.0, 3.0], steps=30, phases=3) == pytest.approx(30 * 2.0)
-    assert job.total(made[:1], [1.0], steps=30, phases=1) == 30.0
+    assert job.per_phase(made, [1.0, 3.0], phases=3).tolist() == [1.0, 2.0, 3.0]
+    assert job.per_phase(made[:1], [1.0], phases=1).tolist() == [1.0]
 
 
 def _step():
