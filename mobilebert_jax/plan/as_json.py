@@ -67,6 +67,7 @@ def _step_as_dict(step: Step) -> dict[str, Any]:
         "traffic_bytes": compiled.traffic,
         "compiler_cycles": compiled.cycles,
         "compile_s": compiled.seconds,
+        "compile_processor_s": compiled.processor_seconds,
         "times": dataclasses.asdict(step.times),
         "messages": {
             kind: {"count": count, "bytes": size}

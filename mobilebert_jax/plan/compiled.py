@@ -53,6 +53,8 @@ class Compiled:
     """Bytes that one device reads and writes at the least: what it holds, each once."""
     seconds: float = 0.0
     """Time of the compilation itself."""
+    processor_seconds: float = 0.0
+    """Of all cores together in it: a busy machine takes longer, but no more of them."""
     source: str = "compiled"
     """How this is known."""
 
@@ -60,17 +62,22 @@ class Compiled:
 def compile_program(program: Program, config: Config, layout: Layout) -> Compiled:
     """Compiles the step of `program` over the devices of `layout`, which need not exist."""
     given = arguments(program, layout)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     try:
         step: Any = train.compile_step(
             program.training, program.phase, config.execution, given.state, given.batch, given.key
         )
+        found = read(step, _held(given))
     except jax.errors.JaxRuntimeError as error:
         refused = too_large(str(error), _held(given))
         if refused is None:
             raise
-        return dataclasses.replace(refused, seconds=time.perf_counter() - began)
-    return read(step, _held(given), time.perf_counter() - began)
+        found = refused
+    return dataclasses.replace(
+        found,
+        seconds=time.perf_counter() - began,
+        processor_seconds=time.process_time() - worked,
+    )
 
 
 def too_large(message: str, held: Mapping[str, float]) -> Compiled | None:
@@ -86,7 +93,7 @@ def too_large(message: str, held: Mapping[str, float]) -> Compiled | None:
     return None
 
 
-def read(step: Any, held: Mapping[str, float], seconds: float) -> Compiled:
+def read(step: Any, held: Mapping[str, float]) -> Compiled:
     """Returns what a compiled step says of itself; `held` is what its arguments take."""
     analysis, text = step.memory_analysis(), step.as_text()
     temporaries = float(analysis.temp_size_in_bytes)
@@ -100,7 +107,6 @@ def read(step: Any, held: Mapping[str, float], seconds: float) -> Compiled:
         traffic=2.0 * memory.temporaries
         + analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes,
-        seconds=seconds,
     )
 
 

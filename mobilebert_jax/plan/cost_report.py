@@ -74,7 +74,7 @@ def _notes(costs: Costs) -> list[str]:
         f"failures: {expected} at {given.failures_per_chip_year:g} a chip and year "
         f"(--failures_per_chip_year); each costs detection, {costs_lib.START_S:.0f} s to start "
         "(assumed), restoring, and the steps since the last checkpoint",
-        "compilation: in the time that this machine took, or is estimated to take",
+        "compilation: in the time of two cores that do nothing else",
         "feed: one thread a host reading records, on the slowest CPU measured",
     ]
     if any(one.likely > one.given for one in costs.feeding):

@@ -155,9 +155,11 @@ def _compilation(job: Job, stage: Stage) -> float:
 
 
 def _compile_s(job: Job, step: Step) -> float:
-    """As this machine took; an estimate for what it did not compile."""
-    compiled = step.compiled.seconds
-    return compiled or compile_time.seconds(job.config, step.stage, step.layer)
+    """As long as here on cores that do nothing else; an estimate for what was not compiled."""
+    worked = step.compiled.processor_seconds
+    if worked:
+        return worked * compile_time.SEVERAL_CORES
+    return compile_time.seconds(job.config, step.stage, step.layer)
 
 
 def _likely(stage: Stage) -> NDArray[np.float64]:
