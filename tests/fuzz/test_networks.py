@@ -49,10 +49,10 @@ def check(model: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", ["huggingface", "own"])
+@pytest.mark.parametrize("form", ["bert", "squeezebert", "own"])
 def test_folders(request: pytest.FixtureRequest, tmp_path: Path, form: str, kind: Kind) -> None:
     folder = tmp_path / "model"
-    config = exchanged.CONFIGS["released" if form == "own" else "bert"]
+    config = exchanged.CONFIGS["released" if form == "own" else form]
     writer: Any = own_format if form == "own" else huggingface
     writer.write(exchanged.make(config, kind), folder)
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
