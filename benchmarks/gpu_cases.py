@@ -82,6 +82,12 @@ class Case(NamedTuple):
         return Case(self.stage, self.length, self.layer)
 
 
+def check_device(is_gpu: bool, scale: Scale) -> None:
+    """Ends the process where the published sizes would be measured on anything but a GPU."""
+    if scale == FULL and not is_gpu:
+        raise SystemExit("there is no GPU here; --tiny rehearses the measurements without one")
+
+
 def cases(scale: Scale) -> list[Case]:
     """Returns all steps, those of the default settings first.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks import best_batch, gpu_steps
-from benchmarks.gpu_cases import Case, Scale, configured, first_batch
+from benchmarks.gpu_cases import Case, Scale, check_device, configured, first_batch
 from benchmarks.kept_rows import KeptRows, Row, why
 from benchmarks.student_step import make_batch, torch_step
 from mobilebert_jax.pipeline import flops
@@ -66,6 +66,9 @@ def run(kept: KeptRows, scale: Scale, until: float, call: int) -> bool:
     if missing():
         print(f"Hugging Face's MobileBERT: no {' and no '.join(missing())} here", flush=True)
         return False
+    import torch
+
+    check_device(torch.cuda.is_available(), scale)
     while (found := next(open_variants(kept, scale), None)) is not None:
         variant, batch = found
         if time.time() + STEP_SECONDS > until:

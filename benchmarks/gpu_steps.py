@@ -18,7 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import best_batch
-from benchmarks.gpu_cases import Case, Scale, cases, configured, first_batch, stage_of
+from benchmarks.gpu_cases import (
+    Case,
+    Scale,
+    cases,
+    check_device,
+    configured,
+    first_batch,
+    stage_of,
+)
 from benchmarks.gpu_check import check_cudnn
 from benchmarks.kept_rows import KeptRows, Row, why
 from benchmarks.student_step import make_batch
@@ -94,6 +102,7 @@ def _next_batch(kept: KeptRows, case: Case, scale: Scale) -> int | None:
 
 def run(kept: KeptRows, scale: Scale, until: float, call: int) -> bool:
     """Measures what is open until `until` (`time.time`); returns whether everything is there."""
+    check_device(jax.devices()[0].platform == "gpu", scale)
     layout = Layout(make_mesh(Mesh(), jax.devices()[:1]))
     longest = 0.0
     while pairs := open_pairs(kept, scale):

@@ -105,6 +105,13 @@ def test_the_table_compares_with_the_best_of_the_port(
     assert "| length 512 | 32 | 210 | 107,520 | at most 68% |" in lines
 
 
+def test_published_sizes_are_not_measured_on_a_cpu(tmp_path: Path) -> None:
+    kept = KeptRows(tmp_path / "rows.json")
+    with pytest.raises(SystemExit, match="there is no GPU here; --tiny rehearses"):
+        gpu_steps.run(kept, FULL, until=time.time() + 1e6, call=0)
+    assert kept.content == {}
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One device, programs compiled quickly."""
