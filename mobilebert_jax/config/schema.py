@@ -12,6 +12,7 @@ and reporting a mistake in it should take a fraction of a second.
 import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -45,6 +46,24 @@ EXPORT_FORMATS = (
     "onnx",
     "stablehlo",
 )
+Int8Part = Literal[
+    "embeddings",
+    "bottlenecks",
+    "query_key_value",
+    "attention_scores",
+    "attention_context",
+    "attention_output",
+    "attention_residual",
+    "feedforward_input",
+    "feedforward_output",
+    "feedforward_residual",
+    "norms",
+    "head",
+]
+INT8_PARTS: tuple[Int8Part, ...] = typing.get_args(Int8Part)
+"""Of a network in a full-integer file."""
+INT8_DEFAULT = "default"
+"""Stands for the parts that are float32 by `interop.litert.parts.DEFAULTS`."""
 GLUE_TASKS = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli")
 SQUAD_TASKS = ("squad_v1.1", "squad_v2.0")
 FILE_TASKS = ("classify", "tag")
@@ -205,6 +224,10 @@ class Export:
     formats: tuple[bounds.Text, ...] = ("huggingface",)
     """`huggingface`, `mobilebert_jax` (for what that cannot express), `litert_float32`,
     `litert_weight_int8`, `litert_dynamic_int8`, `litert_int8`, `onnx`, `stablehlo`."""
+    int8_float_parts: tuple[bounds.Text, ...] = (INT8_DEFAULT,)
+    """What `litert_int8` computes in float32 beside look-ups and LayerNorm: names of `INT8_PARTS`;
+    `default` for those that were measured to need it, `feedforward_output,feedforward_residual` in
+    a network with LayerNorm and none in one with NoNorm; empty for none."""
     max_seq_length: bounds.Length = 128
     """Tokens of an example, where a format has fixed shapes and the network has no task."""
     skip_missing: bool = False

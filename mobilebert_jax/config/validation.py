@@ -6,6 +6,8 @@ from mobilebert_jax.config import fused_attention
 from mobilebert_jax.config.schema import (
     EXPORT_FORMATS,
     FILE_TASKS,
+    INT8_DEFAULT,
+    INT8_PARTS,
     NETWORKS,
     OPTIMIZERS,
     SQUAD_TASKS,
@@ -207,6 +209,8 @@ def _length_problems(config: Config) -> list[str]:
 
 def _export_problems(config: Config) -> list[str]:
     found = _name_problems("export.formats", config.export.formats, EXPORT_FORMATS)
+    if parts := config.export.int8_float_parts:
+        found += _name_problems("export.int8_float_parts", parts, (INT8_DEFAULT, *INT8_PARTS))
     if "huggingface" in config.export.formats and not config.export.model:
         model = config.student
         if model.use_bottleneck and model.query_key == "block_input":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilebert_jax.config.schema import FOLDER_FORMATS, InputError
+from mobilebert_jax.config.schema import FOLDER_FORMATS, INT8_DEFAULT, InputError
 from mobilebert_jax.export import scores
 from mobilebert_jax.export.subjects import Subject, as_encoder
 from mobilebert_jax.interop import onnx as onnx_format
@@ -13,7 +13,7 @@ from mobilebert_jax.interop import own_format, stablehlo, verification
 from mobilebert_jax.interop.forward import Mask
 from mobilebert_jax.interop.huggingface import model as huggingface
 from mobilebert_jax.interop.huggingface import tokenizer as tokenizer_files
-from mobilebert_jax.interop.litert import apps, metadata
+from mobilebert_jax.interop.litert import apps, metadata, parts
 from mobilebert_jax.interop.litert import model as litert
 from mobilebert_jax.interop.verification import Runner, Verified
 
@@ -74,8 +74,12 @@ def check(name: str, subject: Subject) -> None:
         )
 
 
-def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
+def write(
+    name: str, subject: Subject, folder: Path, int8_float_parts: tuple[str, ...] = (INT8_DEFAULT,)
+) -> dict[str, Any]:
     """Writes `subject` into `folder` and returns what there is to say of the result.
+
+    `int8_float_parts` is `Export.int8_float_parts`.
 
     Raises InputError as `check`, and for a file that does not compute what the network does.
     """
@@ -87,7 +91,7 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
         else:
             own_format.write(subject.model, folder / name)
         return {"format": name, "file": name, "bytes": _size(folder / name), "notes": notes}
-    path, verified, runner = _program(name, subject, folder)
+    path, verified, runner = _program(name, subject, folder, int8_float_parts)
     fit = _fit(name, subject)
     result: dict[str, Any] = {
         "format": name,
@@ -103,6 +107,11 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
     }
     if fit is not None:
         result["app"] = fit._asdict()
+    if name == "litert_int8":
+        floating = parts.chosen(subject.model.config, int8_float_parts)
+        result["notes"].append(
+            f"`{path.name}` computes {', '.join(floating) or 'no more than it must'} in float32."
+        )
     if verified.float_operations:
         result["float_operations"] = verified.float_operations
     if subject.task is not None and subject.trial is not None:
@@ -112,7 +121,7 @@ def write(name: str, subject: Subject, folder: Path) -> dict[str, Any]:
 
 
 def _program(
-    name: str, subject: Subject, folder: Path
+    name: str, subject: Subject, folder: Path, int8_float_parts: tuple[str, ...]
 ) -> tuple[Path, Verified, Callable[[Path], Runner]]:
     model, length = as_encoder(subject.model), subject.length
     mask: Mask = "clipped" if subject.quantized else "additive"
@@ -134,6 +143,7 @@ def _program(
         mask=mask,
         pooling=subject.pooling,
         for_apps=fit is not None and bool(fit.task),
+        float_parts=int8_float_parts,
     )
     return path, verified, litert.runner
 

@@ -75,7 +75,7 @@ def _export(
     with _written(folder / subject.name) as local:
         for name in chosen:
             processes.beat()
-            files.append(formats.write(name, subject, local))
+            files.append(formats.write(name, subject, local, config.export.int8_float_parts))
             console.print(_line(subject, files[-1]), soft_wrap=True, markup=False, highlight=False)
         programs = set(chosen) - set(FOLDER_FORMATS)
         beside = formats.write_beside(subject, local) if programs else []

@@ -167,8 +167,9 @@ def _hidden(
     h_BTD: jax.Array = encoder.apply(
         Embeddings(network), params["embeddings"], ids_BT, segments_BT, real_BT
     )
-    for block in params["blocks"]:
-        h_BTD, _ = encoder.apply(Block(network), block, h_BTD, real_BT)
+    for number, block in enumerate(params["blocks"]):
+        with jax.named_scope(f"block_{number}"):  # so that converters can tell blocks apart
+            h_BTD, _ = encoder.apply(Block(network), block, h_BTD, real_BT)
     return h_BTD
 
 

@@ -255,6 +255,7 @@ def hide_padding(
     mask = jnp.expand_dims(mask_BS, range(1, scores.ndim - 1))
     if network.quantized_mask or network.quantized != "no":
         lowest, highest = QUANTIZED_SCORES
-        kept = rounded("kept_range", jnp.clip(scores, lowest, highest) * mask)
+        # Not jnp.clip, which converters would see without the name of the block.
+        kept = rounded("kept_range", jnp.minimum(jnp.maximum(scores, lowest), highest) * mask)
         return rounded("hidden_range", kept + lowest * (1.0 - mask))
     return scores + MASKED_SCORE * (1.0 - mask)

@@ -191,6 +191,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"stages": ("baseline",), "transfer__batch_size": 8},
         "transfer.batch_size=8 and distill.batch_size=2048 must be equal",
     ),
+    (
+        {"stages": ("export",), "export__int8_float_parts": ("feedforward_out",)},
+        "export.int8_float_parts names 'feedforward_out'; there are default, embeddings,",
+    ),
 ]
 
 

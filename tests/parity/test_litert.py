@@ -1,15 +1,22 @@
 """LiteRT files compute what our networks do, in float32, and nearly so in 8 bits."""
 
+import collections
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mobilebert_jax.config.schema import InputError
-from mobilebert_jax.interop import forward
+from mobilebert_jax.config.schema import INT8_PARTS, InputError
+from mobilebert_jax.export import formats
+from mobilebert_jax.export.subjects import Subject
+from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.litert import model as litert
+from mobilebert_jax.interop.litert import parts
+from mobilebert_jax.interop.litert.graph import Graph
 from mobilebert_jax.interop.model import Kind, Model
+from mobilebert_jax.interop.verification import Verified
 from tests.interop import exchanged
 
 pytestmark = pytest.mark.parity
@@ -54,24 +61,97 @@ def test_8_bits_of_weights_take_tables_and_kernels(tmp_path: Path) -> None:
     assert sizes["float32"] - sizes["weight_int8"] > 1.4 * table
 
 
+def full_integer(model: Model, path: Path, **settings: Any) -> Verified:
+    examples = calibration(model)
+    return litert.export(model, path, length=LENGTH, mode="int8", calibration=examples, **settings)
+
+
 @pytest.mark.parametrize(
     "name", ["released", "relu6", "layer_norm", "pooler", "teacher", "squeezebert"]
 )
 def test_full_integer_leaves_lookups_and_layer_norm_in_float32(name: str, tmp_path: Path) -> None:
     model = network(name, "bare")
-    verified = litert.export(
-        model,
-        tmp_path / "network.tflite",
-        length=LENGTH,
-        mode="int8",
-        calibration=calibration(model),
-    )
+    verified = full_integer(model, tmp_path / "network.tflite", float_parts=())
     inside_norms = {"ADD", "MEAN", "MUL", "RESHAPE", "RSQRT", "SUB"}
     floats = inside_norms if model.config.normalization_type == "layer_norm" else set()
     mean = {"DIV", "MAXIMUM", "MUL", "SUM"}
     assert set(verified.float_operations) == {"CAST", "EMBEDDING_LOOKUP"} | floats | mean
     assert verified.differences["sequence_output"].max_rel < 0.2
     assert verified.differences["embedding"].max_rel < 0.2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_operation_of_a_network_is_of_one_part(name: str) -> None:
+    model = network(name, KIND_OF[name])
+    config = model.config
+    found = collections.Counter()
+    for operation, names in Graph(litert.converted(model, LENGTH, mask="clipped")).operations():
+        of = [part for part in INT8_PARTS if re.search(parts.names_of(part), names)]
+        assert len(of) == 1 or operation in ("CAST", "PAD", "SLICE", "MINIMUM"), names
+        found[of[0] if of else None, operation] += 1
+    layers, feedforwards = config.num_hidden_layers, config.num_feedforward_networks
+    bottlenecks = {"shared_bottleneck": 3}.get(config.query_key, 2) * config.use_bottleneck
+    expected = {
+        ("query_key_value", "FULLY_CONNECTED"): config.q_groups + config.k_groups + config.v_groups,
+        ("attention_scores", "SOFTMAX"): 1,
+        ("attention_context", "BATCH_MATMUL"): 1,
+        ("attention_output", "FULLY_CONNECTED"): config.post_attention_groups,
+        ("attention_residual", "ADD"): 1,
+        ("feedforward_input", "FULLY_CONNECTED"): feedforwards * config.intermediate_groups,
+        ("feedforward_output", "FULLY_CONNECTED"): feedforwards * config.output_groups,
+        ("feedforward_residual", "ADD"): feedforwards,
+        ("bottlenecks", "FULLY_CONNECTED"): bottlenecks,
+        ("bottlenecks", "ADD"): int(config.use_bottleneck),
+    }
+    assert {key: found[key] for key in expected} == {k: n * layers for k, n in expected.items()}
+
+
+KEPT = {
+    "query_key_value": {"FULLY_CONNECTED": 6},
+    "attention_scores": {"BATCH_MATMUL": 2, "SOFTMAX": 2},
+    "feedforward_input": {"FULLY_CONNECTED": 2, "GELU": 2},
+    "feedforward_output": {"FULLY_CONNECTED": 2},
+    "feedforward_residual": {"ADD": 2},
+    "head": {"FULLY_CONNECTED": 2, "TANH": 1},
+}
+"""What is float32 in a BERT of two blocks because of each part alone."""
+
+
+@pytest.mark.parametrize("part", KEPT)
+def test_the_parts_that_are_named_stay_in_float32(part: str, tmp_path: Path) -> None:
+    model = network("bert", "sequence_classification")
+    least, more = (
+        collections.Counter(
+            full_integer(model, tmp_path / part, float_parts=parts).float_operations
+        )
+        for parts in ((), (part,))
+    )
+    gained = more - least
+    assert {name: gained[name] for name in KEPT[part]} == KEPT[part]
+    assert not least - more
+
+
+def test_a_feature_that_is_far_larger_than_the_others_is_borne(tmp_path: Path) -> None:
+    model = network("bert", "sequence_classification")
+    blocks, largest = model.params["blocks"], np.arange(16) == 3
+    blocks["feedforward_0_out"]["kernel"] *= np.where(largest, 300.0, 1.0)
+    blocks["feedforward_0_norm"]["scale"] *= np.where(largest, 0.01, 75.0)
+    examples = calibration(model, 60)
+    ours = verification.ours(model, examples, mask="clipped")["logits"]
+
+    def error(**settings: Any) -> float:
+        full_integer(model, tmp_path / "file", **settings)
+        logits = litert.runner(tmp_path / "file")(examples)["logits"]
+        return float(np.abs(logits - ours).mean())
+
+    assert error() < 0.5 * error(float_parts=())
+
+
+def test_networks_with_no_norm_are_of_integers_by_default(tmp_path: Path) -> None:
+    model = network("released", "sequence_classification")
+    for name, settings in (("default", {}), ("all", {"float_parts": ()})):
+        full_integer(model, tmp_path / name, **settings)
+    assert (tmp_path / "default").read_bytes() == (tmp_path / "all").read_bytes()
 
 
 def test_weights_of_8_bits_are_nearer_to_ours_where_activations_stay_float(tmp_path: Path) -> None:
@@ -112,3 +192,22 @@ def test_calibration_examples_of_another_length_are_refused(tmp_path: Path) -> N
             mode="int8",
             calibration=calibration(model),
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("default",), "computes feedforward_output, feedforward_residual in float32"),
+        (("head",), "computes head in float32"),
+        ((), "computes no more than it must in float32"),
+    ],
+)
+def test_an_export_says_what_it_leaves_in_float32(
+    settings: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    model = network("bert", "sequence_classification")
+    subject = Subject("bert", tmp_path, model, None, None, LENGTH, calibration(model))
+    result = formats.write("litert_int8", subject, tmp_path, settings)
+    assert said in "".join(result["notes"])
+    dense = {"default": 2, "head": 2}.get(settings[0] if settings else "", 0)
+    assert result["float_operations"].get("FULLY_CONNECTED", 0) == dense

@@ -83,14 +83,27 @@ class Graph:
         return found
 
     def name_outputs(self) -> None:
-        """Gives the names of the signature to the graph's outputs again, in their order.
+        """Makes the float32 tensors of the signature's outputs the graph's, and the other way.
 
-        The quantiser leaves a name at the 8-bit tensor where not the output alone reads what that
-        is turned back into.
+        The quantiser leaves one of the two at an 8-bit tensor: the signature where not the output
+        alone reads what that is turned back into, the graph where an operation reads what an output
+        was turned into.
         """
         (signature,) = self._model.signatureDefs
+        outputs = []
         for entry, index in zip(signature.outputs, self._graph.outputs, strict=True):
-            entry.tensorIndex = index
+            is_float = self._graph.tensors[index].type == self._schema.TensorType.FLOAT32
+            entry.tensorIndex = index if is_float else entry.tensorIndex
+            outputs.append(entry.tensorIndex)
+        self._graph.outputs = np.array(outputs, np.int32)
+
+    def operations(self) -> list[tuple[str, str]]:
+        """Returns kind and name of every operation, as `ai_edge_quantizer` calls it."""
+        tensors = self._graph.tensors
+        return [
+            (kind, "".join(f"{tensors[i].name.decode()};" for i in operation.outputs))
+            for operation, kind in self._operations()
+        ]
 
     def float_operations(self) -> dict[str, int]:
         """Returns how often each operation computes in float32, conversions left out."""

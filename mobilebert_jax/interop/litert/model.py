@@ -7,6 +7,7 @@ Shapes: N examples, T positions.
 """
 
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobilebert_jax.config.schema import InputError, nearest
+from mobilebert_jax.config.schema import INT8_DEFAULT, InputError, nearest
 from mobilebert_jax.interop import forward, verification
 from mobilebert_jax.interop.forward import INPUTS, Inputs, Mask
-from mobilebert_jax.interop.litert import apps, metadata, quantization
+from mobilebert_jax.interop.litert import apps, metadata, parts, quantization
 from mobilebert_jax.interop.litert.graph import Graph
 from mobilebert_jax.interop.litert.quantization import SIGNATURE, rows_of
 from mobilebert_jax.interop.model import Model
@@ -38,6 +39,7 @@ def export(
     mask: Mask = "additive",
     pooling: Pooling = MEAN,
     for_apps: bool = False,
+    float_parts: Iterable[str] = (INT8_DEFAULT,),
 ) -> Verified:
     """Writes a `.tflite` file with the inputs `forward.INPUTS`, int32 [1, length] each.
 
@@ -47,9 +49,10 @@ def export(
     in float32, as in the paper's table of quantisation (section 4.4). "dynamic_int8" is as large,
     and rounds activations to 8 bits too, as they come: faster, and further from ours.
     "int8" computes in 8 bits throughout, with ranges that were seen on the calibration examples;
-    look-ups in tables, LayerNorm (not NoNorm) and outputs stay float32, and `float_operations` of
-    the result counts what does. How far such files are from ours is reported, not promised. Padding
-    is hidden in the "clipped" form there, since a large negative score would take the whole range.
+    look-ups in tables, LayerNorm (not NoNorm), outputs and `float_parts` stay float32, and
+    `float_operations` of the result counts what does. How far such files are from ours is reported,
+    not promised. Padding is hidden in the "clipped" form there, since a large negative score would
+    take the whole range.
 
     Args:
       model: the network.
@@ -61,16 +64,23 @@ def export(
       pooling: how a network without a head makes one vector of a text.
       for_apps: puts metadata, vocabulary and labels into the file; `apps.fit` says for which
         networks they are true.
+      float_parts: for "int8", names of `INT8_PARTS`, or "default" for `parts.DEFAULTS`. Their
+        kernels are of 8 bits, and what is multiplied with them is rounded as it comes.
 
-    Raises InputError for a missing package, an impossible length or mode, no calibration examples,
+    Raises InputError for a missing package, an impossible length, mode or part, no calibration,
     and a float32 file that differs from ours.
     """
     _check(model, length, mode, calibration)
-    content = _converted(model, length, "clipped" if mode == "int8" else mask, pooling)
+    floating = parts.chosen(model.config, float_parts)
+    content = converted(model, length, "clipped" if mode == "int8" else mask, pooling)
     if mode in ("weight_int8", "dynamic_int8"):
         content = quantization.weights_in_8_bits(content, floating=mode == "weight_int8")
     elif calibration is not None and mode == "int8":
-        content = quantization.all_in_8_bits(model.config, content, calibration)
+        content = quantization.all_in_8_bits(
+            model.config,
+            quantization.calibrated(content, calibration),
+            map(parts.names_of, floating),
+        )
     verified = verification.publish(
         model,
         path,
@@ -126,7 +136,8 @@ def _with_metadata(model: Model, content: bytes) -> bytes:
     return metadata.added(content, description, vocabulary, apps.labels(model))
 
 
-def _converted(model: Model, length: int, mask: Mask, pooling: Pooling) -> bytes:
+def converted(model: Model, length: int, mask: Mask, pooling: Pooling = MEAN) -> bytes:
+    """Returns the network as a float32 file that nobody has run yet; arguments as of `export`."""
     verification.package("flatbuffers")
     ir = verification.package("litert_converter.mlir.ir")
     passes = verification.package("litert_converter.mlir.passmanager")

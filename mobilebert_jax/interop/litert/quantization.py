@@ -4,13 +4,14 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mobilebert_jax.interop import verification
 from mobilebert_jax.interop.forward import APP_OUTPUTS, APP_SCOPE, INPUTS, Inputs
+from mobilebert_jax.interop.litert import parts
 from mobilebert_jax.interop.litert.graph import Graph
 from mobilebert_jax.model.attention import QUANTIZED_SCORES
 from mobilebert_jax.model.sizes import ModelConfig
@@ -31,21 +32,43 @@ def weights_in_8_bits(content: bytes, *, floating: bool) -> bytes:
     return _quantized(content, recipe, None)
 
 
-def all_in_8_bits(config: ModelConfig, content: bytes, calibration: Inputs) -> bytes:
-    """Returns a float32 file as one of 8-bit integers, with the ranges that `calibration` shows."""
+class Calibrated(NamedTuple):
+    """A float32 file that can be quantised, and what its tensors hold."""
+
+    content: bytes
+    ranges: dict[str, dict[str, np.ndarray]]
+    """The least and the largest value, "min" and "max", by tensor."""
+
+
+def calibrated(content: bytes, calibration: Inputs) -> Calibrated:
+    """Returns a float32 file with the ranges that `calibration` shows."""
     graph = Graph(content)
     graph.flatten_biases()
     scores = graph.drop_minima()
-    recipe = _integer_recipe(config)
-    ranges = _ranges(graph.content(), recipe, calibration)
+    ranges = _ranges(graph.content(), calibration)
     for name in scores:
         ranges[name]["max"] = np.minimum(ranges[name]["max"], QUANTIZED_SCORES[1])
-    quantized = Graph(_quantized(graph.content(), recipe.get_quantization_recipe(), ranges))
+    return Calibrated(graph.content(), ranges)
+
+
+def all_in_8_bits(
+    config: ModelConfig, calibrated: Calibrated, floating: Iterable[str] = ()
+) -> bytes:
+    """Returns a float32 file as one of 8-bit integers.
+
+    Args:
+      config: of the network.
+      calibrated: the file and its ranges.
+      floating: regular expressions (`parts.names_of`) of the names of operations that stay in
+        float32; their kernels and tables are of 8 bits, with activations rounded as they come.
+    """
+    recipe = _integer_recipe(config, floating).get_quantization_recipe()
+    quantized = Graph(_quantized(calibrated.content, recipe, calibrated.ranges))
     quantized.name_outputs()
     return quantized.content()
 
 
-def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
+def _ranges(content: bytes, calibration: Inputs) -> dict[str, dict[str, np.ndarray]]:
     """Returns the least and the largest value of every tensor over all examples.
 
     The quantiser's own average over examples would cut off what only some of them have: padding.
@@ -59,13 +82,37 @@ def _ranges(content: bytes, recipe: Any, calibration: Inputs) -> dict[str, dict[
             content, num_threads=os.cpu_count() or 1, qsv_update_func=update
         )
         with _quiet():
-            calibrator.calibrate({SIGNATURE: list(rows_of(calibration))}, recipe)
+            calibrator.calibrate({SIGNATURE: list(rows_of(calibration))}, _all_static())
     found: dict[str, dict[str, np.ndarray]] = calibrator.get_model_qsvs()
     return found
 
 
-def _integer_recipe(config: ModelConfig) -> Any:
+def _integer_recipe(config: ModelConfig, floating: Iterable[str]) -> Any:
     """Everything in 8 bits that the quantiser can do so, and tables as with weights alone."""
+    manager = _all_static()
+    operation = verification.package("ai_edge_quantizer.qtyping").TFLOperationName
+    floats: dict[str, Any] = {"algorithm_key": "no_quantize"}
+    manager.add_dynamic_config(".*", operation.EMBEDDING_LOOKUP, 8)
+    manager.add_quantization_config(".*", operation.OUTPUT, **floats)
+    for names in floating:
+        manager.add_quantization_config(names, operation.ALL_SUPPORTED, **floats)
+        for of_weights in (operation.FULLY_CONNECTED, operation.EMBEDDING_LOOKUP):
+            manager.add_dynamic_config(names, of_weights, 8)
+    # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
+    # LM has a LayerNorm in every network.
+    norms = [parts.MASKED_LM_NORM]
+    if config.normalization_type == "layer_norm":
+        norms.append(parts.names_of("norms"))
+    # What apps show takes no product that is worth 8 bits. Its last operation goes by the name that
+    # it has in the signature.
+    shown = f".*({APP_SCOPE}/|{SIGNATURE}_({'|'.join(APP_OUTPUTS)})_output).*"
+    for names in (*norms, shown):
+        manager.add_quantization_config(names, operation.ALL_SUPPORTED, **floats)
+    return manager
+
+
+def _all_static() -> Any:
+    """Everything in 8 bits."""
     manager = verification.package("ai_edge_quantizer.recipe_manager").RecipeManager()
     types = verification.package("ai_edge_quantizer.qtyping")
     operation = types.TFLOperationName
@@ -76,17 +123,6 @@ def _integer_recipe(config: ModelConfig) -> Any:
         manager.add_static_config(
             ".*", elementwise, 8, 8, weight_granularity=types.QuantGranularity.TENSORWISE
         )
-    manager.add_dynamic_config(".*", operation.EMBEDDING_LOOKUP, 8)
-    floats: dict[str, Any] = {"algorithm_key": "no_quantize"}
-    # Means and reciprocal roots of 8 bits were seen to double what int8 loses. The head of masked
-    # LM has a LayerNorm in every network.
-    norms = ".*norm/.*" if config.normalization_type == "layer_norm" else ".*MaskedLM/norm/.*"
-    # What apps show takes no product that is worth 8 bits. Its last operation goes by the name that
-    # it has in the signature.
-    shown = f".*({APP_SCOPE}/|{SIGNATURE}_({'|'.join(APP_OUTPUTS)})_output).*"
-    for scope in (norms, shown):
-        manager.add_quantization_config(scope, operation.ALL_SUPPORTED, **floats)
-    manager.add_quantization_config(".*", operation.OUTPUT, **floats)
     return manager
 
 
