@@ -22,6 +22,7 @@ from benchmarks.student_step import make_batch, torch_step
 from mobilebert_jax import train
 from mobilebert_jax.config.config_dict import from_config_dict
 from mobilebert_jax.config.schema import Config
+from mobilebert_jax.sharding import cpu_devices
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.sharding.mesh import make_mesh
 from mobilebert_jax.training import state as state_lib
@@ -39,7 +40,7 @@ def demo() -> Config:
 
 def our_step(config: Config) -> rounds.Step:
     """Returns the compiled step of the stage `baseline`, which has already run once."""
-    jax.config.update("jax_num_cpu_devices", config.execution.cpu_devices)
+    cpu_devices.divide(config.execution.cpu_devices)
     mesh = make_mesh(config.execution.mesh)
     stage = compile_time.trainings(config, mesh)[-1]
     state = state_lib.start(stage.initial(), stage.network, stage.optimizer, Layout(mesh))

@@ -264,12 +264,14 @@ def _run(command: Command, console: rich.console.Console) -> None:
 
     from mobilebert_jax.distributed import processes
     from mobilebert_jax.pipeline import runner
+    from mobilebert_jax.sharding import cpu_devices
     from mobilebert_jax.training import health, profiler
 
     window = profiler.parse(command.profile)
     execution = command.config.execution
     _keep_programs(execution.runs_dir)
-    _divide_cpu(execution.cpu_devices)
+    if execution.cpu_devices > 1:
+        cpu_devices.divide(execution.cpu_devices)
     try:
         processes.join(
             command.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60
@@ -298,15 +300,6 @@ def _keep_programs(runs_dir: str) -> None:
 
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(storage.path(runs_dir) / "compiled"))
-
-
-def _divide_cpu(devices: int) -> None:
-    """Has a CPU's cores work as several devices, unless XLA_FLAGS says how many."""
-    import jax
-
-    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if devices > 1 and not chosen:
-        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def run() -> None:
