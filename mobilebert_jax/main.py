@@ -294,12 +294,19 @@ def _run(command: Command, console: rich.console.Console) -> None:
 def _keep_programs(runs_dir: str) -> None:
     """Keeps compiled programs beside the runs, for restarts and for trials of the same shape.
 
-    A place that the user has chosen (JAX_COMPILATION_CACHE_DIR) goes first.
+    A place that the user has chosen (JAX_COMPILATION_CACHE_DIR) goes first. On a disk it keeps
+    small programs too, which JAX compiles anew by default: a trial has fifty of them, which
+    together take longer than its large ones. A bucket takes as long to find a file.
     """
     import jax
 
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(storage.path(runs_dir) / "compiled"))
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    folder = storage.path(runs_dir) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    least = "jax_persistent_cache_min_compile_time_secs"
+    if not storage.is_remote(folder) and least.upper() not in os.environ:
+        jax.config.update(least, 0.0)
 
 
 def run() -> None:

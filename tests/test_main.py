@@ -226,3 +226,38 @@ def test_a_full_disk_behind_the_log_changes_no_exit_code(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sys, "stderr", Full())
     assert main_module.main(["--dry_run"]) == 2
+
+
+KEPT = """
+import sys
+import jax
+from etils import epath
+from mobilebert_jax import main, storage
+
+storage.path = epath.Path  # which needs no package until a bucket is opened
+main._keep_programs(sys.argv[1])
+for name in ("compilation_cache_dir", "persistent_cache_min_compile_time_secs"):
+    print(jax.config.values["jax_" + name])
+"""
+
+
+@pytest.mark.parametrize(
+    ("runs_dir", "variables", "folder", "least"),
+    [
+        ("runs", {}, "runs/compiled", 0.0),
+        ("gs://bucket/runs", {}, "gs://bucket/runs/compiled", 1.0),
+        ("runs", {"JAX_COMPILATION_CACHE_DIR": "own"}, "own", 1.0),
+        ("runs", {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "3"}, "runs/compiled", 3.0),
+    ],
+)
+def test_programs_are_kept_beside_the_runs_small_ones_only_on_a_disk(
+    runs_dir: str, variables: dict[str, str], folder: str, least: float
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, runs_dir],
+        env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"} | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [folder, str(least)]
