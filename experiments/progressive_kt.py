@@ -13,10 +13,10 @@ Cost: encoder FLOPs of the demo 3.5e13, of `paper` 2.5e21 (teacher 2.0e21, trans
 distillation 4.0e20; `--dry_run` prints them).
 
 Expected, demo, held-out masked-LM loss in nats: teacher 3.69, student 3.76, the same without
-layer-wise transfer (control) 3.79, from scratch (baseline) 5.36; attention worth 0.12 to the
-teacher; next sentence, fine-tuned, 71, 69 and 64 %. Time on two cores with AVX-512: 27 minutes in
-the slow state of a rented machine; about 15 in its fast one, by single steps. Expected, paper: GLUE
-77.7, SQuAD v1.1 F1 90.0 (not run here).
+layer-wise transfer (control) 3.79, from scratch (baseline) 5.36; attention worth 0.13 to the
+teacher; next sentence, fine-tuned, 71, 68 and 64 %. Time on two cores with AVX-512: 13 minutes
+(13 min 44 s with the installation), up to twice that in the slow state of a rented machine.
+Expected, paper: GLUE 77.7, SQuAD v1.1 F1 90.0 (not run here).
 """
 
 import dataclasses

@@ -229,35 +229,39 @@ def test_a_full_disk_behind_the_log_changes_no_exit_code(monkeypatch: pytest.Mon
 
 
 KEPT = """
-import sys
 import jax
 from etils import epath
 from mobilebert_jax import main, storage
 
 storage.path = epath.Path  # which needs no package until a bucket is opened
-main._keep_programs(sys.argv[1])
-for name in ("compilation_cache_dir", "persistent_cache_min_compile_time_secs"):
-    print(jax.config.values["jax_" + name])
+names = "compilation_cache_dir", "persistent_cache_min_compile_time_secs"
+least = jax.config.values["jax_" + names[1]]
+for chosen, runs_dir in (("", "runs"), ("", "gs://bucket/runs"), ("own", "runs")):
+    for name, value in zip(names, (chosen, least)):
+        jax.config.update("jax_" + name, value)
+    main._keep_programs(runs_dir)
+    print(*(jax.config.values["jax_" + name] for name in names))
 """
 
 
 @pytest.mark.parametrize(
-    ("runs_dir", "variables", "folder", "least"),
+    ("variables", "kept"),
     [
-        ("runs", {}, "runs/compiled", 0.0),
-        ("gs://bucket/runs", {}, "gs://bucket/runs/compiled", 1.0),
-        ("runs", {"JAX_COMPILATION_CACHE_DIR": "own"}, "own", 1.0),
-        ("runs", {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "3"}, "runs/compiled", 3.0),
+        ({}, ["runs/compiled 0.0", "gs://bucket/runs/compiled 1.0", "own 1.0"]),
+        (
+            {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "3"},
+            ["runs/compiled 3.0", "gs://bucket/runs/compiled 3.0", "own 3.0"],
+        ),
     ],
 )
 def test_programs_are_kept_beside_the_runs_small_ones_only_on_a_disk(
-    runs_dir: str, variables: dict[str, str], folder: str, least: float
+    variables: dict[str, str], kept: list[str]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KEPT, runs_dir],
+        [sys.executable, "-c", KEPT],
         env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"} | variables,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [folder, str(least)]
+    assert done.stdout.splitlines() == kept
