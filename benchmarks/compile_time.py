@@ -2,11 +2,13 @@
 
     .venv/bin/python -m benchmarks.compile_time --experiment experiments/progressive_kt.py:demo
 
-Traces, lowers and compiles the real step of every phase on random tokens of its shapes,
-then times a few steps. Prints a table and writes JSON.
+Traces, lowers and compiles the real step of every phase on random tokens of its shapes, on as
+many devices as the experiment divides a CPU into, then times a few steps. Prints a table and
+writes JSON. Steps are those of a run where the memory settings of launch/run.sh are set too.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import runpy
@@ -24,6 +26,7 @@ from mobilebert_jax.config.config_dict import from_config_dict
 from mobilebert_jax.config.schema import Config
 from mobilebert_jax.data.masking import Vocabulary
 from mobilebert_jax.pipeline import curriculum
+from mobilebert_jax.sharding import cpu_devices
 from mobilebert_jax.sharding.global_batch import to_devices
 from mobilebert_jax.sharding.mesh import make_mesh
 from mobilebert_jax.training import state as state_lib
@@ -96,10 +99,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", default="experiments/progressive_kt.py:demo")
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--cpu_matmul_dtype", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--out", type=Path, default=Path("compile_time.json"))
     arguments = parser.parse_args()
     path, _, scale = arguments.experiment.partition(":")
     config = from_config_dict(runpy.run_path(path)["get_config"](scale or "demo"))
+    if dtype := arguments.cpu_matmul_dtype:
+        execution = dataclasses.replace(config.execution, cpu_matmul_dtype=dtype)
+        config = dataclasses.replace(config, execution=execution)
+    if config.execution.cpu_devices > 1:
+        cpu_devices.divide(config.execution.cpu_devices)
     mesh = make_mesh(config.execution.mesh)
     rows = []
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}")
