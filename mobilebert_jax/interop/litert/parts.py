@@ -39,8 +39,9 @@ DEFAULTS: dict[str, tuple[Int8Part, ...]] = {
     "layer_norm": ("feedforward_output", "feedforward_residual"),
     "no_norm": (),
 }
-"""Parts that stay in float32 by `normalization_type`. Some features of a BERT that its LayerNorm
-reads are a hundred times as large as the others, which a common scale of 8 bits rounds to 0.
+"""Parts that stay in float32 by `normalization_type`. Single features of what the LayerNorm
+after a feed-forward network reads were seen to be a hundred times as large as the median one; a
+common scale of 8 bits leaves few values for the others.
 
 Source: Bondarenko et al., 2021, "Understanding and Overcoming the Challenges of Efficient
 Transformer Quantization", section 3."""
