@@ -147,6 +147,14 @@ def test_a_feature_that_is_far_larger_than_the_others_is_borne(tmp_path: Path) -
     assert error() < 0.5 * error(float_parts=())
 
 
+def test_a_part_that_the_network_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="called like bottlenecks"):
+        full_integer(
+            network("bert", "bare"), tmp_path / "file", float_parts=("bottlenecks", "embeddings")
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_networks_with_no_norm_are_of_integers_by_default(tmp_path: Path) -> None:
     model = network("released", "sequence_classification")
     for name, settings in (("default", {}), ("all", {"float_parts": ()})):

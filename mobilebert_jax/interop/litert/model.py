@@ -67,8 +67,8 @@ def export(
       float_parts: for "int8", names of `INT8_PARTS`, or "default" for `parts.DEFAULTS`. Their
         kernels are of 8 bits, and what is multiplied with them is rounded as it comes.
 
-    Raises InputError for a missing package, an impossible length, mode or part, no calibration,
-    and a float32 file that differs from ours.
+    Raises InputError for a missing package, an impossible length, mode or part, a part that the
+    network does not have, no calibration, and a float32 file that differs from ours.
     """
     _check(model, length, mode, calibration)
     floating = parts.chosen(model.config, float_parts)
@@ -76,6 +76,7 @@ def export(
     if mode in ("weight_int8", "dynamic_int8"):
         content = quantization.weights_in_8_bits(content, floating=mode == "weight_int8")
     elif calibration is not None and mode == "int8":
+        parts.check(floating, (names for _, names in Graph(content).operations()))
         content = quantization.all_in_8_bits(
             model.config,
             quantization.calibrated(content, calibration),

@@ -4,6 +4,7 @@ An operation is called after all operations of the program that became one with 
 `jit(forward)/block_3/Block/attention/query/dot_general;jit(forward)/...;`.
 """
 
+import re
 from collections.abc import Iterable
 
 from mobilebert_jax.config.schema import INT8_DEFAULT, INT8_PARTS, InputError, Int8Part, nearest
@@ -62,6 +63,21 @@ def chosen(config: ModelConfig, names: Iterable[str]) -> tuple[Int8Part, ...]:
             )
         found |= set(DEFAULTS[config.normalization_type] if name == INT8_DEFAULT else (name,))
     return tuple(part for part in INT8_PARTS if part in found)
+
+
+def check(wanted: Iterable[Int8Part], operations: Iterable[str]) -> None:
+    """Raises InputError for a part of `wanted` to which none of `operations`, names, belongs.
+
+    The network does not have it, or the converter now calls its operations something else; the file
+    would be in 8 bits where float32 was asked for, and nobody would know.
+    """
+    names = list(operations)
+    present = [part for part in INT8_PARTS if any(re.search(_NAMES[part], n) for n in names)]
+    if absent := [part for part in wanted if part not in present]:
+        raise InputError(
+            f"export.int8_float_parts: nothing in this network's LiteRT file is called like "
+            f"{', '.join(absent)}; it has {', '.join(present) or 'no known part'}"
+        )
 
 
 def names_of(part: Int8Part) -> str:

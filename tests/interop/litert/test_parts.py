@@ -61,3 +61,12 @@ def test_the_default_depends_on_the_norm() -> None:
 def test_a_misspelt_part_gets_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no part 'feedforward_out'.*nearest: feedforward_output"):
         parts.chosen(exchanged.CONFIGS["bert"], ["feedforward_out"])
+
+
+def test_a_part_that_is_not_in_the_file_is_refused() -> None:
+    parts.check(["feedforward_output", "norms"], OPERATIONS)
+    bert = [name for name, part in OPERATIONS.items() if part != "bottlenecks"]
+    with pytest.raises(InputError, match=r"called like bottlenecks; it has embeddings, query_key"):
+        parts.check(["head", "bottlenecks"], bert)
+    with pytest.raises(InputError, match=r"feedforward_residual; it has no known part"):
+        parts.check(["feedforward_residual"], ["StatefulPartitionedCall:0;"])
