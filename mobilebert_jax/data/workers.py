@@ -91,11 +91,15 @@ def _begin() -> None:
     # Tokens are lists by the million and hold no cycles: looking for these every 700 lists, as
     # Python does, takes an eighth of the time.
     gc.set_threshold(100_000)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone; after a SIGKILL nothing else would."""
+def end_with_parent() -> None:
+    """Has this process end when its parent is gone; after a SIGKILL nothing else would."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

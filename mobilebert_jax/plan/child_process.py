@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from mobilebert_jax.config.schema import Config
+from mobilebert_jax.data import workers
 from mobilebert_jax.plan import devices
 from mobilebert_jax.plan.compiled import Compiled, compile_program
 from mobilebert_jax.plan.programs import program
@@ -30,7 +31,9 @@ class Compiler:
     def _call(self, function: Any, *arguments: Any) -> Any:
         if self._pool is None:
             # A fork of a process in which JAX has started threads may hang.
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                1, multiprocessing.get_context("spawn"), initializer=workers.end_with_parent
+            )
         try:
             return self._pool.submit(function, *arguments).result()
         except BrokenProcessPool:
