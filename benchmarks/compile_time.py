@@ -107,8 +107,7 @@ def main() -> None:
     if dtype := arguments.cpu_matmul_dtype:
         execution = dataclasses.replace(config.execution, cpu_matmul_dtype=dtype)
         config = dataclasses.replace(config, execution=execution)
-    if config.execution.cpu_devices > 1:
-        cpu_devices.divide(config.execution.cpu_devices)
+    cpu_devices.divide(config.execution.cpu_devices)
     mesh = make_mesh(config.execution.mesh)
     rows = []
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}")

@@ -270,8 +270,7 @@ def _run(command: Command, console: rich.console.Console) -> None:
     window = profiler.parse(command.profile)
     execution = command.config.execution
     _keep_programs(execution.runs_dir)
-    if execution.cpu_devices > 1:
-        cpu_devices.divide(execution.cpu_devices)
+    cpu_devices.divide(execution.cpu_devices)
     try:
         processes.join(
             command.cluster, execution.heartbeat_timeout_seconds, execution.watchdog_minutes * 60

@@ -13,7 +13,12 @@ ARENAS_PER_CORE = 8
 
 
 def divide(devices: int) -> None:
-    """Has a CPU's cores work as `devices` devices, unless XLA_FLAGS says how many."""
+    """Has a CPU's cores work as `devices` devices, unless XLA_FLAGS says how many.
+
+    One device is what JAX has by itself: then everything stays as it is.
+    """
+    if devices == 1:
+        return
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", devices)
     _give_arenas()

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from mobilebert_jax.config import schema
 from mobilebert_jax.config.schema import InputError
 from mobilebert_jax.data import atomic, corpus, prepare_checks, prepare_unit, sentences, work_units
 from mobilebert_jax.data import prepare as prepare_lib
+from tests import process_groups
 
 WORDS = ("tea", "rain", "stone", "river", "cloud", "music", "paper", "light", "morning", "garden")
 SETTINGS = schema.Tokenizer(vocab_size=90)
@@ -208,20 +208,9 @@ def test_workers_end_with_a_killed_parent(unbroken, small_units, tmp_path):
     root = str(Path(prepare_lib.__file__).parents[2])
     run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, start_new_session=True)
     assert run.wait() == -signal.SIGKILL
-    deadline = time.monotonic() + 30
-    while _alive(run.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _alive(run.pid)
+    assert process_groups.ends(run.pid)
     prepare(source, tmp_path / "out", workers=2)
     assert contents(tmp_path / "out") == contents(out)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_finished_preparation_is_not_repeated(unbroken, small_units):

@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests import process_groups
 from tests.miniature import ROOT
 
 COMPILING = """
@@ -36,15 +36,4 @@ def test_the_compiler_ends_with_a_killed_plan(tmp_path: Path) -> None:
     assert plan.stdout.readline() == "None\n"
     plan.kill()
     assert plan.wait() == -signal.SIGKILL
-    deadline = time.monotonic() + 30
-    while _has_members(plan.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _has_members(plan.pid)
-
-
-def _has_members(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert process_groups.ends(plan.pid)

@@ -8,8 +8,7 @@ import ctypes, sys, threading
 import jax
 from mobilebert_jax.sharding import cpu_devices
 
-if int(sys.argv[1]) > 1:
-    cpu_devices.divide(int(sys.argv[1]))
+cpu_devices.divide(int(sys.argv[1]))
 libc = ctypes.CDLL(None)
 together = threading.Barrier(5)
 
